@@ -1,0 +1,104 @@
+package sessions
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// idler is a session that costs nothing.
+type idler struct{}
+
+func (*idler) Alive() bool { return true }
+func (*idler) Retire()     {}
+func (*idler) Kill()       {}
+
+func warmRequest() Request {
+	return Request{Group: "smtp.example", Limit: 32, Keys: []string{"192.0.2.1:25"}, IdleTimeout: time.Minute, MaxUses: 0}
+}
+
+// use is one call over a warm session; it opens one if there is none.
+func use(b testing.TB, p *Pool[*idler], r Request) {
+	l, err := p.Acquire(context.Background(), r)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	if _, ok := l.Session(); !ok {
+		l.Opened(r.Keys[0], &idler{})
+	}
+	l.Release()
+}
+
+func BenchmarkWarm(b *testing.B) {
+	var p Pool[*idler]
+	defer p.Close(context.Background())
+	b.ReportAllocs()
+	for r := warmRequest(); b.Loop(); {
+		use(b, &p, r)
+	}
+}
+
+func BenchmarkWarmParallel(b *testing.B) {
+	for _, callers := range []int{1, 16, 200} {
+		b.Run(fmt.Sprint("callers=", callers*runtime.GOMAXPROCS(0)), func(b *testing.B) {
+			var p Pool[*idler]
+			defer p.Close(context.Background())
+			b.ReportAllocs()
+			b.SetParallelism(callers)
+			b.RunParallel(func(pb *testing.PB) {
+				for r := warmRequest(); pb.Next(); {
+					use(b, &p, r)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkTenThousandIdle lends from a group with many idle sessions of many keys.
+func BenchmarkTenThousandIdle(b *testing.B) {
+	var p Pool[*idler]
+	defer p.Close(context.Background())
+	requests := make([]Request, 10_000)
+	for i := range requests {
+		requests[i] = warmRequest()
+		requests[i].Limit = len(requests)
+		requests[i].Keys = []string{fmt.Sprint("192.0.2.1:", i)}
+		use(b, &p, requests[i])
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		use(b, &p, requests[i])
+		i = (i + 1) % len(requests)
+	}
+}
+
+// BenchmarkIdleGroup reports what a group with one idle session costs in memory.
+func BenchmarkIdleGroup(b *testing.B) {
+	const groups = 100_000
+	for b.Loop() {
+		names := make([]Request, groups)
+		for i := range names {
+			names[i] = warmRequest()
+			names[i].Group = fmt.Sprint("smtp", i, ".example")
+		}
+		var p Pool[*idler]
+		before := heap()
+		for _, r := range names {
+			use(b, &p, r)
+		}
+		b.ReportMetric(float64(heap()-before)/groups, "B/group")
+		p.Close(context.Background())
+		runtime.KeepAlive(names)
+	}
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

@@ -1,0 +1,130 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing/synctest"
+	"time"
+)
+
+func never(*modelSession) bool { return false }
+
+// settle waits until the pool rests, takes the answers down and checks every promise. An idle session
+// may have ended only if mayEnd says so, or if it was given back in this very step.
+func (m *model) settle(mayEnd func(*modelSession) bool) {
+	m.t.Helper()
+	synctest.Wait()
+	opened, present := uint64(len(m.sessions)), 0
+	for _, g := range m.groups {
+		m.answers(g)
+		m.ended(g, mayEnd)
+		m.check(g)
+		present += len(g.idle)
+		for _, c := range g.held {
+			if c.session != nil {
+				present++
+			}
+		}
+	}
+	m.returned = nil
+	stats, totals := m.pool.Stats(), m.pool.Totals()
+	if totals.Opened != opened || totals.Reused != m.reused || totals.Opened != totals.Retired+totals.Killed+uint64(present) || totals.Dead > totals.Killed {
+		m.failf("totals %+v; %d opened, %d reused, %d present", totals, opened, m.reused, present)
+	}
+	var want []GroupStats
+	for _, g := range m.groups {
+		if s := (GroupStats{Group: g.name, Limit: g.limit, Idle: len(g.idle), Waiting: len(g.queue)}); g.size > 0 {
+			for _, c := range g.held {
+				if c.session == nil {
+					s.Opening++
+				} else {
+					s.Lent++
+				}
+			}
+			want = append(want, s)
+		}
+	}
+	for i := range stats {
+		stats[i].Opened = 0
+	}
+	if !slices.Equal(stats, want) {
+		m.failf("stats %+v, want %+v", stats, want)
+	}
+}
+
+// answers moves calls from the line to the leases, and checks the order.
+func (m *model) answers(g *modelGroup) {
+	var waiting []*modelCall
+	for _, c := range g.queue {
+		switch {
+		case c.answers == 0:
+			waiting = append(waiting, c)
+			continue
+		case c.answers > 1:
+			m.failf("call %d was answered %d times", c.number, c.answers)
+		case c.err != nil:
+			if !errors.Is(c.err, context.Canceled) || c.lease != nil {
+				m.failf("call %d: %v, lease %v", c.number, c.err, c.lease)
+			}
+			continue
+		case len(waiting) > 0:
+			m.failf("call %d was served before call %d", c.number, waiting[0].number)
+		}
+		g.held = append(g.held, c)
+		s, ok := c.lease.Session()
+		if ok != c.lease.Reused() {
+			m.failf("call %d: session %v, reused %v", c.number, ok, c.lease.Reused())
+		}
+		if !ok {
+			continue
+		}
+		m.reused++
+		s.uses++
+		switch {
+		case s.holder != nil:
+			m.failf("session %+v was lent twice", s)
+		case s.told() || s.dead:
+			m.failf("session %+v was lent after its end", s)
+		case s.group != g || !slices.Contains(c.request.Keys, s.key):
+			m.failf("session %+v was lent to a call of %s with keys %v", s, g.name, c.request.Keys)
+		case c.request.MaxUses > 0 && s.uses > c.request.MaxUses:
+			m.failf("session %+v was lent more than %d times", s, c.request.MaxUses)
+		}
+		s.holder, c.session = c, s
+	}
+	g.queue = waiting
+}
+
+// ended takes those sessions from the idle ones that are lent or have ended.
+func (m *model) ended(g *modelGroup, mayEnd func(*modelSession) bool) {
+	var idle []*modelSession
+	for _, s := range g.idle {
+		switch {
+		case s.holder != nil:
+		case s.told():
+			if s != m.returned && !mayEnd(s) {
+				m.failf("idle session %+v was ended for no reason", s)
+			}
+		case !s.expires.After(time.Now()):
+			m.failf("session %+v is idle beyond its time", s)
+		default:
+			idle = append(idle, s)
+		}
+	}
+	g.idle = idle
+}
+
+// check compares the group with its limit.
+func (m *model) check(g *modelGroup) {
+	size := len(g.held) + len(g.idle)
+	switch {
+	case size > g.limit && size > g.size:
+		m.failf("%s grew from %d to %d above the limit of %d", g.name, g.size, size, g.limit)
+	case size > g.limit && len(g.idle) > 0:
+		m.failf("%s keeps %d idle sessions of %d above the limit of %d", g.name, len(g.idle), size, g.limit)
+	case len(g.queue) > 0 && (size < g.limit || len(g.idle) > 0):
+		m.failf("in %s %d calls wait while %d of %d places are used, %d idle", g.name, len(g.queue), size, g.limit, len(g.idle))
+	}
+	g.size = size
+}

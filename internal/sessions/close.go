@@ -1,0 +1,185 @@
+package sessions
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+const (
+	// maxEnding is how many sessions Close and Drain end at the same time, each of them: enough to
+	// hide the round trip of a QUIT, few enough not to burst upon the network.
+	maxEnding = 256
+	// cutGrace is how long Close waits for leases after it has killed their sessions. A caller that
+	// takes longer than this to notice is not waiting on its session.
+	cutGrace = 5 * time.Second
+)
+
+// Close ends the pool: calls that wait and calls that come get ErrClosed, idle sessions are retired,
+// lent ones when they are given back. It returns nil when no session and no lease is left.
+//
+// If ctx ends first, every session that is left, lent or retiring, is killed, also those that are still
+// being opened, as soon as Opened is called. Close then waits at most 5 seconds more and returns an
+// error that wraps ctx's cause; it says if something was still left. Close may be called again, and at
+// the same time; each call waits, and the first whose ctx ends cuts for all.
+func (p *Pool[S]) Close(ctx context.Context) error {
+	empty := p.shut()
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-empty:
+		return nil
+	default:
+	}
+	p.cutAll()
+	grace := time.NewTimer(cutGrace)
+	defer grace.Stop()
+	select {
+	case <-empty:
+		return fmt.Errorf("sessions: close was cut short: %w", context.Cause(ctx))
+	case <-grace.C:
+	}
+	p.mu.Lock()
+	left := len(p.live)
+	p.mu.Unlock()
+	return fmt.Errorf("sessions: close gave up, %d sessions left %v after they were cut: %w", left, cutGrace, context.Cause(ctx))
+}
+
+// shut begins the end, once. What it returns is closed when nothing is left.
+func (p *Pool[S]) shut() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return p.empty
+	}
+	p.closed = true
+	p.empty = make(chan struct{})
+	for _, g := range p.groups {
+		for w := g.waiting.first(); w != nil; w = g.waiting.first() {
+			g.answer(w, nil)
+		}
+	}
+	p.retireIdle(func(*slot[S]) bool { return true })
+	if len(p.live) == 0 {
+		close(p.empty)
+	}
+	return p.empty
+}
+
+// cutAll begins to kill every session that has not ended.
+func (p *Pool[S]) cutAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = true
+	var left []*slot[S]
+	for s := range p.live {
+		if s.opened && !s.killed {
+			s.holds++
+			left = append(left, s)
+		}
+	}
+	fanOut(left, func(s *slot[S]) {
+		p.kill(s)
+		p.mu.Lock()
+		p.release(s)
+		p.mu.Unlock()
+	})
+}
+
+// Drain ends what was opened so far in the groups that match accepts, all if it is nil: idle sessions
+// are retired now, lent ones and those being opened when they are given back. It is for a configuration
+// that has changed. Calls that wait are served with new sessions.
+//
+// The pool's lock is not held while match runs.
+func (p *Pool[S]) Drain(match func(group string) bool) {
+	matched := make(map[string]bool)
+	for _, name := range p.groupNames() {
+		matched[name] = match == nil || match(name)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := range p.live {
+		s.drained = s.drained || matched[s.group.name]
+	}
+	p.retireIdle(func(s *slot[S]) bool { return s.drained })
+}
+
+func (p *Pool[S]) groupNames() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.groups))
+}
+
+// retireIdle retires those idle sessions that which accepts. The lock is held.
+func (p *Pool[S]) retireIdle(which func(*slot[S]) bool) {
+	var idle []*slot[S]
+	for s := range p.live {
+		if s.idle && which(s) {
+			p.leave(s)
+			p.settle(s.group)
+			idle = append(idle, s)
+		}
+	}
+	fanOut(idle, p.end)
+}
+
+// leave takes s out of its group: its session will be ended by end. The lock is held.
+func (p *Pool[S]) leave(s *slot[S]) {
+	p.vacate(s)
+	p.totals.Retired++
+}
+
+// retire makes room and ends the session aside. The lock is held.
+func (p *Pool[S]) retire(s *slot[S]) {
+	p.leave(s)
+	go p.end(s)
+}
+
+// end ends a session that has left its group.
+func (p *Pool[S]) end(s *slot[S]) {
+	p.mu.Lock()
+	killed := s.killed
+	p.mu.Unlock()
+	if !killed {
+		s.session.Retire()
+	}
+	p.mu.Lock()
+	p.release(s)
+	p.mu.Unlock()
+}
+
+// kill kills the session of s, unless it has none or another did. The caller has a hold on s.
+func (p *Pool[S]) kill(s *slot[S]) {
+	p.mu.Lock()
+	if !s.opened || s.killed {
+		p.mu.Unlock()
+		return
+	}
+	s.killed = true
+	if !s.vacated {
+		p.totals.Killed++
+	}
+	p.mu.Unlock()
+	s.session.Kill()
+}
+
+// fanOut calls do for each slot, on at most maxEnding goroutines, and does not wait for them.
+func fanOut[S Session](slots []*slot[S], do func(*slot[S])) {
+	work := make(chan *slot[S], len(slots))
+	for _, s := range slots {
+		work <- s
+	}
+	close(work)
+	for range min(len(slots), maxEnding) {
+		go func() {
+			for s := range work {
+				do(s)
+			}
+		}()
+	}
+}

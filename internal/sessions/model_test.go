@@ -1,0 +1,442 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	modelSeed  = flag.Uint64("model.seed", 0, "run the model test with this seed alone")
+	modelSeeds = flag.Int("model.seeds", 32, "how many seeds the model test runs, besides a fresh one")
+	modelSteps = flag.Int("model.steps", 3000, "steps of the model test per seed")
+)
+
+// TestModel drives a pool with random calls in virtual time. It keeps its own books from what it can
+// see from outside, and after each step compares them with what the pool promises.
+func TestModel(t *testing.T) {
+	seeds := []uint64{rand.Uint64()}
+	for i := range *modelSeeds {
+		seeds = append(seeds, uint64(i+1))
+	}
+	if *modelSeed != 0 {
+		seeds = []uint64{*modelSeed}
+	}
+	for _, seed := range seeds {
+		t.Run(fmt.Sprintf("model.seed=%d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 1))}
+				for i := range 3 {
+					m.groups = append(m.groups, &modelGroup{name: fmt.Sprint("g", i)})
+				}
+				t.Cleanup(m.cancel)
+				for m.step = range *modelSteps {
+					m.act()
+				}
+				m.close()
+			})
+		})
+	}
+}
+
+type model struct {
+	t        *testing.T
+	rng      *rand.Rand
+	pool     Pool[*modelSession]
+	groups   []*modelGroup
+	calls    []*modelCall
+	sessions []*modelSession
+	step     int
+	reused   uint64
+	returned *modelSession // given back in this step: release judges what becomes of it
+}
+
+type modelGroup struct {
+	name  string
+	limit int
+	queue []*modelCall    // waiting, in order of arrival
+	held  []*modelCall    // with a lease
+	idle  []*modelSession // in order of being given back
+	size  int             // held and idle after the last step
+}
+
+type modelCall struct {
+	number  int
+	group   *modelGroup
+	request Request
+	cancel  context.CancelFunc
+	lease   *Lease[*modelSession]
+	err     error
+	answers int
+	session *modelSession
+	drained bool // Drain came while the call held the lease
+}
+
+type modelSession struct {
+	group     *modelGroup
+	key       string
+	dead      bool
+	slowness  time.Duration
+	uses      int
+	holder    *modelCall
+	expires   time.Time
+	cut       chan struct{}
+	retired   atomic.Int32
+	killed    atomic.Int32
+	ended     atomic.Bool
+	afterKill atomic.Bool
+}
+
+func (s *modelSession) Alive() bool { return !s.dead }
+
+func (s *modelSession) Retire() {
+	select {
+	case <-s.cut:
+		s.afterKill.Store(true)
+	default:
+	}
+	s.retired.Add(1)
+	select {
+	case <-time.After(s.slowness):
+	case <-s.cut:
+	}
+	s.ended.Store(true)
+}
+
+func (s *modelSession) Kill() {
+	s.killed.Add(1)
+	close(s.cut)
+	s.ended.Store(true)
+}
+
+func (s *modelSession) told() bool { return s.retired.Load()+s.killed.Load() > 0 }
+
+func (m *model) failf(format string, args ...any) {
+	m.t.Helper()
+	m.t.Fatalf("step %d: "+format, append([]any{m.step}, args...)...)
+}
+
+// chance is true in percent of the cases.
+func (m *model) chance(percent int) bool { return m.rng.IntN(100) < percent }
+
+func (m *model) act() {
+	g := m.groups[m.rng.IntN(len(m.groups))]
+	switch n := m.rng.IntN(100); {
+	case n < 40:
+		m.acquire(g)
+	case n < 80:
+		m.finish(g)
+	case n < 84:
+		m.giveUp(g)
+	case n < 88:
+		m.race(g)
+	case n < 93:
+		m.kill(g)
+	case n < 99:
+		m.pass(time.Duration(m.rng.IntN(4000)) * time.Millisecond)
+	default:
+		m.drain(g)
+	}
+}
+
+func (m *model) request(g *modelGroup) Request {
+	keys := []string{"a", "b", "c", "d"}
+	m.rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	limit := g.limit
+	if limit == 0 || m.chance(3) {
+		limit = 1 + m.rng.IntN(6)
+	}
+	return Request{
+		Group:       g.name,
+		Limit:       limit,
+		Keys:        keys[:m.rng.IntN(4)],
+		IdleTimeout: []time.Duration{0, time.Second, 3 * time.Second, 10 * time.Second, 10 * time.Second}[m.rng.IntN(5)],
+		MaxUses:     []int{0, 0, 0, 1, 3, 8}[m.rng.IntN(6)],
+	}
+}
+
+// acquire lets a call arrive and checks that it got the best there was.
+func (m *model) acquire(g *modelGroup) {
+	if len(g.queue) > 12 {
+		return
+	}
+	c := &modelCall{number: len(m.calls), group: g, request: m.request(g)}
+	m.calls = append(m.calls, c)
+	lowered := g.limit > c.request.Limit
+	g.limit = c.request.Limit
+	expected, passed := best(g, c.request)
+	var evicted *modelSession
+	if expected == nil && g.size-len(passed) >= g.limit {
+		evicted = oldest(g, passed)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	g.queue = append(g.queue, c)
+	go func() {
+		c.lease, c.err = m.pool.Acquire(ctx, c.request)
+		c.answers++
+	}()
+	m.settle(func(s *modelSession) bool { return lowered || s == evicted || slices.Contains(passed, s) })
+	if lowered {
+		return // the idle sessions above the new limit went first
+	}
+	if evicted != nil && (evicted.retired.Load() == 0 || c.answers == 0) {
+		m.failf("call %d of %s did not get the room of session %+v", c.number, g.name, evicted)
+	}
+	if c.session != expected {
+		m.failf("call %d with keys %v of %s got session %+v, the best was %+v", c.number, c.request.Keys, g.name, c.session, expected)
+	}
+	for _, s := range passed {
+		if !s.told() {
+			m.failf("session %+v was passed over and kept", s)
+		}
+	}
+}
+
+// best is the session that the request should get, and those before it that are dead or worn.
+func best(g *modelGroup, r Request) (expected *modelSession, passed []*modelSession) {
+	for _, key := range r.Keys {
+		for _, s := range slices.Backward(g.idle) {
+			switch {
+			case s.key != key:
+			case s.dead || worn(s.uses, r.MaxUses):
+				passed = append(passed, s)
+			default:
+				return s, passed
+			}
+		}
+	}
+	return nil, passed
+}
+
+// oldest is the least recently used idle session that is not among the passed.
+func oldest(g *modelGroup, passed []*modelSession) *modelSession {
+	for _, s := range g.idle {
+		if !slices.Contains(passed, s) {
+			return s
+		}
+	}
+	return nil
+}
+
+// finish opens a session, or ends a lease in one of its ways.
+func (m *model) finish(g *modelGroup) {
+	if len(g.held) == 0 {
+		return
+	}
+	i := m.rng.IntN(len(g.held))
+	c := g.held[i]
+	if c.session == nil && m.chance(80) || m.chance(2) {
+		m.open(c)
+		return
+	}
+	g.held = slices.Delete(g.held, i, i+1)
+	s := c.session
+	switch n := m.rng.IntN(10); {
+	case n == 0:
+		c.lease.Discard()
+		if s != nil && s.killed.Load() == 0 {
+			m.failf("session %+v was discarded and not killed", s)
+		}
+	case n == 1:
+		c.lease.Retire()
+		m.leave(c)
+		m.settle(never)
+		if s != nil && s.retired.Load() == 0 {
+			m.failf("session %+v was not retired", s)
+		}
+		return
+	default:
+		m.release(c)
+		return
+	}
+	m.leave(c)
+	m.settle(never)
+}
+
+// open gives the call a session of a random key, in place of the one it has, if any.
+func (m *model) open(c *modelCall) {
+	old := c.session
+	s := &modelSession{
+		group: c.group, key: string(rune('a' + m.rng.IntN(4))), uses: 1, holder: c, cut: make(chan struct{}),
+		slowness: time.Duration(m.rng.IntN(2000)) * time.Millisecond,
+	}
+	m.sessions = append(m.sessions, s)
+	c.session = s
+	c.lease.Opened(s.key, s)
+	if old != nil && old.killed.Load() == 0 {
+		m.failf("session %+v was replaced and not killed", old)
+	}
+	if got, ok := c.lease.Session(); got != s || !ok || c.lease.Reused() {
+		m.failf("the lease does not hold the session that was opened")
+	}
+	m.settle(never)
+}
+
+// release gives the lease back, twice, and checks what became of the session.
+func (m *model) release(c *modelCall) {
+	g, s := c.group, c.session
+	var first *modelCall
+	if len(g.queue) > 0 {
+		first = g.queue[0]
+	}
+	mustEnd := g.size > g.limit || c.drained
+	fits := false
+	if s != nil {
+		mustEnd = mustEnd || worn(s.uses, c.request.MaxUses)
+		fits = first != nil && slices.Contains(first.request.Keys, s.key) && !worn(s.uses, first.request.MaxUses)
+	}
+	m.park(c)
+	c.lease.Release()
+	c.lease.Discard()
+	m.settle(never)
+	if s == nil {
+		return
+	}
+	switch {
+	case fits && !mustEnd:
+		if s.dead == (s.holder == first) || s.dead != (s.killed.Load() > 0) {
+			m.failf("session %+v was given back, and the first in line could use it", s)
+		}
+	case mustEnd || first != nil || c.request.IdleTimeout <= 0:
+		if s.retired.Load() == 0 {
+			m.failf("session %+v was not retired", s)
+		}
+	case s.told():
+		m.failf("session %+v was ended for no reason", s)
+	}
+}
+
+func worn(uses, maxUses int) bool { return maxUses > 0 && uses >= maxUses }
+
+// park records that the call's session is idle from now on, unless the pool decides otherwise.
+func (m *model) park(c *modelCall) {
+	if s := m.leave(c); s != nil {
+		s.expires = time.Now().Add(c.request.IdleTimeout)
+		c.group.idle = append(c.group.idle, s)
+		m.returned = s
+	}
+}
+
+func (m *model) leave(c *modelCall) *modelSession {
+	s := c.session
+	if s != nil {
+		s.holder = nil
+	}
+	return s
+}
+
+func (m *model) giveUp(g *modelGroup) {
+	if len(g.queue) > 0 {
+		g.queue[m.rng.IntN(len(g.queue))].cancel()
+		m.settle(never)
+	}
+}
+
+// race gives a lease back at the very moment when those give up who stand in line for it.
+func (m *model) race(g *modelGroup) {
+	if len(g.queue) == 0 || len(g.held) == 0 {
+		return
+	}
+	c := g.held[0]
+	g.held = g.held[1:]
+	m.park(c)
+	go c.lease.Release()
+	for _, waiting := range g.queue[:1+m.rng.IntN(len(g.queue))] {
+		go waiting.cancel()
+	}
+	m.settle(never)
+}
+
+// kill lets a peer hang up on a session.
+func (m *model) kill(g *modelGroup) {
+	if len(g.idle) > 0 {
+		g.idle[m.rng.IntN(len(g.idle))].dead = true
+	}
+	if len(g.held) > 0 && m.chance(20) {
+		if s := g.held[0].session; s != nil {
+			s.dead = true
+		}
+	}
+}
+
+func (m *model) pass(d time.Duration) {
+	time.Sleep(d)
+	m.settle(func(s *modelSession) bool { return !s.expires.After(time.Now()) })
+}
+
+func (m *model) drain(g *modelGroup) {
+	before := slices.Clone(g.idle)
+	m.pool.Drain(func(name string) bool { return name == g.name })
+	for _, c := range g.held {
+		c.drained = true
+	}
+	m.settle(func(s *modelSession) bool { return s.group == g })
+	for _, s := range before {
+		if s.retired.Load() == 0 {
+			m.failf("session %+v outlived Drain", s)
+		}
+	}
+}
+
+// cancel lets every call go, so that a failed test can end.
+func (m *model) cancel() {
+	for _, c := range m.calls {
+		c.cancel()
+	}
+	time.Sleep(time.Minute)
+}
+
+// close ends the pool, softly or hard, and checks that nothing is left.
+func (m *model) close() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	hard := m.chance(50)
+	closed := make(chan error)
+	go func() { closed <- m.pool.Close(ctx) }()
+	synctest.Wait()
+	if hard {
+		cancel()
+		synctest.Wait()
+	}
+	for _, g := range m.groups {
+		for _, c := range g.held {
+			if c.session == nil && m.chance(50) {
+				c.session = &modelSession{group: g, key: "a", cut: make(chan struct{})}
+				m.sessions = append(m.sessions, c.session)
+				c.lease.Opened("a", c.session)
+			}
+			if hard && c.session != nil && c.session.killed.Load() == 0 {
+				m.failf("lent session %+v survived a hard close", c.session)
+			}
+			c.lease.Release()
+		}
+	}
+	if err := <-closed; err != nil && !hard {
+		m.failf("Close: %v", err)
+	}
+	synctest.Wait()
+	for _, c := range m.calls {
+		if c.answers != 1 {
+			m.failf("call %d was answered %d times", c.number, c.answers)
+		}
+		c.cancel()
+	}
+	for _, s := range m.sessions {
+		if !s.ended.Load() || s.retired.Load() > 1 || s.killed.Load() > 1 || s.afterKill.Load() {
+			m.failf("session %+v after Close", s)
+		}
+	}
+	if _, err := m.pool.Acquire(context.Background(), Request{}); !errors.Is(err, ErrClosed) {
+		m.failf("Acquire after Close: %v", err)
+	}
+	empty(m.t, &m.pool)
+}

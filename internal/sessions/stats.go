@@ -1,0 +1,61 @@
+package sessions
+
+import (
+	"cmp"
+	"slices"
+)
+
+// GroupStats is a group at one moment. Idle, Lent and Opening together are what counts against Limit.
+type GroupStats struct {
+	Group   string
+	Limit   int    // of the latest request
+	Idle    int    // sessions that wait for a call
+	Lent    int    // sessions that serve a call
+	Opening int    // permissions to open that are given and not used yet
+	Waiting int    // calls that wait
+	Opened  uint64 // sessions opened since the group was last without session and call; see Totals
+}
+
+// Totals counts what happened since the pool was made. Every session that was opened is counted once
+// more, in Retired or in Killed, as soon as it no longer counts against its group's limit.
+type Totals struct {
+	Opened  uint64 // sessions opened
+	Reused  uint64 // leases of sessions that had served a call before
+	Retired uint64 // sessions told to end in an orderly way
+	Killed  uint64 // sessions cut instead
+	Dead    uint64 // those of Killed that were found dead when they were to be lent again
+	Ending  int    // at this moment: sessions told to end that have not ended yet
+}
+
+// Stats returns the groups that have a session, a lease or a waiting call, in order of name.
+func (p *Pool[S]) Stats() []GroupStats {
+	p.mu.Lock()
+	stats := make([]GroupStats, 0, len(p.groups))
+	for _, g := range p.groups {
+		stats = append(stats, GroupStats{
+			Group:   g.name,
+			Limit:   g.limit,
+			Idle:    g.idle.len,
+			Lent:    g.slots - g.idle.len - g.opening,
+			Opening: g.opening,
+			Waiting: g.waiting.len,
+			Opened:  g.opened,
+		})
+	}
+	p.mu.Unlock()
+	slices.SortFunc(stats, func(a, b GroupStats) int { return cmp.Compare(a.Group, b.Group) })
+	return stats
+}
+
+// Totals returns the pool's counters. They outlive the groups.
+func (p *Pool[S]) Totals() Totals {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.totals
+	t.Reused = p.reused.Load()
+	t.Ending = len(p.live)
+	for _, g := range p.groups {
+		t.Ending -= g.slots
+	}
+	return t
+}
