@@ -18,6 +18,9 @@ import (
 // ErrClosed is what Acquire returns once Close has begun.
 var ErrClosed = errors.New("sessions: the pool is closed")
 
+// ErrFull is what Acquire returns where as many calls wait already as may.
+var ErrFull = errors.New("sessions: too many calls wait")
+
 // Session is what a Pool keeps. The pool calls none of these methods with its lock held. It calls
 // Retire at most once, Kill at most once, and never begins Retire after Kill.
 type Session interface {
@@ -40,6 +43,8 @@ type Request struct {
 	// of the group's latest request counts; below 1 means 1. When it falls, idle sessions above it are
 	// retired now, lent ones when they are given back, and nobody is served until the group is within it.
 	Limit int
+	// MaxWaiting is how many calls of the group may wait: one more is refused with ErrFull; 0: no bound.
+	MaxWaiting int
 	// Keys serve this call, best first. An idle session of the first key that has one is lent, the most
 	// recently used first. The slice must not change while Acquire runs.
 	Keys []string
@@ -72,7 +77,7 @@ type Pool[S Session] struct {
 // used idle session of another key; else it waits. Calls of a group are served strictly in order of
 // arrival, so that nobody starves behind calls that are easier to serve.
 //
-// The error is ErrClosed, or ctx's cause when ctx ends first. Every lease must be given back.
+// The error is ErrClosed, ErrFull, or ctx's cause when ctx ends first. Every lease must be given back.
 func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -81,6 +86,11 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 	p.calls++
 	arrival := p.calls
 	g := p.arrive(r)
+	p.serve(g) // the call may have raised the limit
+	if r.MaxWaiting > 0 && g.waiting.len >= r.MaxWaiting && !p.closed {
+		p.mu.Unlock()
+		return nil, ErrFull
+	}
 	for {
 		s, w, err := p.assign(g, r, arrival)
 		p.mu.Unlock()
@@ -132,7 +142,7 @@ func (p *Pool[S]) assign(g *group[S], r Request, arrival uint64) (*slot[S], *wai
 		}
 	}
 	w := g.enqueue(r, arrival)
-	p.serve(g) // the call may have raised the limit, or brought the room of a dead session
+	p.serve(g) // the call may have brought the room of a dead session
 	return nil, w, nil
 }
 

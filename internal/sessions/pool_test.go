@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -527,6 +528,42 @@ func TestStatsAndTotals(t *testing.T) {
 		}
 		if got, want := r.Totals(), (Totals{Opened: 3, Reused: 1, Retired: 2, Killed: 1}); got != want {
 			t.Errorf("totals %+v, want %+v", got, want)
+		}
+	})
+}
+
+func TestNoMoreWaitThanMay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pool[*idler]
+		r := Request{Group: "g", Limit: 1, MaxWaiting: 2, Keys: []string{"k"}}
+		held, err := p.Acquire(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var served sync.WaitGroup
+		for range 2 {
+			served.Go(func() {
+				l, err := p.Acquire(t.Context(), r)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				l.Discard()
+			})
+		}
+		synctest.Wait()
+		if _, err := p.Acquire(t.Context(), r); err != ErrFull {
+			t.Errorf("a third one waits: %v", err)
+		}
+		held.Discard()
+		served.Wait()
+		l, err := p.Acquire(t.Context(), r)
+		if err != nil {
+			t.Fatalf("when nobody waits any more: %v", err)
+		}
+		l.Discard()
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }
