@@ -1,0 +1,206 @@
+//go:build unix
+
+package maildrop
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// withUmask sets the umask of the whole process: tests that use it do not run in parallel.
+func withUmask(t *testing.T, mask int) {
+	t.Helper()
+	old := syscall.Umask(mask)
+	t.Cleanup(func() { syscall.Umask(old) })
+}
+
+func wantMode(t *testing.T, path string, want uint32) {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	if got := uint32(st.Mode) & 0o7777; got != want {
+		t.Errorf("%s has mode %#o, want %#o", path, got, want)
+	}
+}
+
+func TestModes(t *testing.T) {
+	mode := func(m uint32) *uint32 { return &m }
+	for _, tt := range []struct {
+		name              string
+		umask             int
+		dirMode, fileMode *uint32
+		wantDir, wantFile uint32
+	}{
+		{"umask alone", 0o027, nil, nil, 0o750, 0o640},
+		{"no umask", 0, nil, nil, 0o777, 0o666},
+		{"modes under 077", 0o077, mode(0o775), mode(0o664), 0o775, 0o664},
+		{"modes under 0", 0, mode(0o750), mode(0o640), 0o750, 0o640},
+		{"setgid", 0o077, mode(0o2775), mode(0o660), 0o2775, 0o660},
+		{"all bits", 0o022, mode(0o7777), mode(0o7777), 0o7777, 0o7777},
+		{"directories only", 0o077, mode(0o711), nil, 0o711, 0o600},
+		{"file only", 0o077, nil, mode(0o644), 0o700, 0o644},
+		{"file without rights", 0o022, mode(0o700), mode(0), 0o700, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			withUmask(t, tt.umask)
+			d := Drop{DirMode: tt.dirMode, FileMode: tt.fileMode}
+			dir := filepath.Join(root, "a", "b", "user")
+			name, err := d.Store(t.Context(), dir, text("hello"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, made := range []string{"a", "a/b", "a/b/user", "a/b/user/cur", "a/b/user/new", "a/b/user/tmp"} {
+				wantMode(t, filepath.Join(root, made), tt.wantDir)
+			}
+			wantMode(t, filepath.Join(dir, "new", name), tt.wantFile)
+		})
+	}
+}
+
+// TestNeverWiderThanAsked: the umask of 0 does not open a file or directory to others even for the
+// moment before its mode is set.
+func TestNeverWiderThanAsked(t *testing.T) {
+	withUmask(t, 0)
+	root := t.TempDir()
+	dirMode, fileMode := uint32(0o700), uint32(0o600)
+	disk := &scriptedDisk{after: func(op, path string, err error) error {
+		switch op {
+		case "mkdir":
+			wantMode(t, path, dirMode)
+		case "create":
+			wantMode(t, path, fileMode)
+		}
+		return err
+	}}
+	d := Drop{DirMode: &dirMode, FileMode: &fileMode, disk: disk}
+	if _, err := d.Store(t.Context(), filepath.Join(root, "m", "u"), text("hello")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExistingDirectoriesKeepTheirMode(t *testing.T) {
+	withUmask(t, 0o022)
+	root := t.TempDir()
+	dir := filepath.Join(root, "a", "user")
+	had := map[string]uint32{"a": 0o711, "a/user": 0o701, "a/user/new": 0o1710}
+	if err := os.MkdirAll(filepath.Join(dir, "new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for path, mode := range had {
+		if err := syscall.Chmod(filepath.Join(root, path), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mode := uint32(0o2775)
+	d := Drop{DirMode: &mode}
+	for range 2 {
+		if _, err := d.Store(t.Context(), dir, text("hello")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range had {
+		wantMode(t, filepath.Join(root, path), want)
+	}
+	wantMode(t, filepath.Join(dir, "cur"), mode)
+	wantMode(t, filepath.Join(dir, "tmp"), mode)
+}
+
+// TestLostRace: a directory that another made between our look and our mkdir is that other's.
+func TestLostRace(t *testing.T) {
+	withUmask(t, 0o022)
+	root := t.TempDir()
+	mode := uint32(0o2775)
+	d := Drop{DirMode: &mode, disk: &scriptedDisk{before: func(_ int, op, path string) error {
+		if op == "mkdir" {
+			return os.Mkdir(path, 0o700)
+		}
+		return nil
+	}}}
+	dir := filepath.Join(root, "a", "user")
+	name, err := d.Store(t.Context(), dir, text("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOne(t, dir, name, "hello")
+	for _, path := range []string{"a", "a/user", "a/user/cur", "a/user/new", "a/user/tmp"} {
+		wantMode(t, filepath.Join(root, path), 0o700)
+	}
+}
+
+func TestSymbolicLinks(t *testing.T) {
+	root := t.TempDir()
+	real := filepath.Join(root, "real")
+	for _, dir := range []string{"real", "real/elsewhere", "users"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{
+		"parent": real, "users/u": real + "/elsewhere", "loop": "loop", "dangling": "nowhere",
+	} {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var d Drop
+	for dir, there := range map[string]string{"parent/x/u": "real/x/u", "users/u": "real/elsewhere"} {
+		name, err := d.Store(t.Context(), filepath.Join(root, dir), text("hello"))
+		if err != nil {
+			t.Errorf("%s: %v", dir, err)
+			continue
+		}
+		wantOne(t, filepath.Join(root, there), name, "hello")
+	}
+	for dir, want := range map[string]error{"loop/u": syscall.ELOOP, "dangling": syscall.ENOENT, "dangling/u": syscall.ENOENT} {
+		if _, err := d.Store(t.Context(), filepath.Join(root, dir), text("hello")); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", dir, err, want)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(root, "nowhere")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("made the target of a dangling link: %v", err)
+	}
+}
+
+func TestWhatIsInTheWay(t *testing.T) {
+	for _, tt := range []struct {
+		name, file, dir string // file is in the way of dir
+		want            error
+	}{
+		{"file as the Maildir", "u", "u", syscall.ENOTDIR},
+		{"file as a parent", "a", "a/b/u", syscall.ENOTDIR},
+		{"file as cur", "u/cur", "u", syscall.ENOTDIR},
+		{"file as new", "u/new", "u", syscall.ENOTDIR},
+		{"file as tmp", "u/tmp", "u", syscall.ENOTDIR},
+		{"name too long", "x", strings.Repeat("n", 300), syscall.ENAMETOOLONG},
+		{"path too long", "x", strings.Repeat("n/", 4096) + "u", syscall.ENAMETOOLONG},
+		{"NUL", "x", "a\x00b", syscall.EINVAL},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			file := filepath.Join(root, tt.file)
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte("in the way"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var d Drop
+			_, err := d.Store(t.Context(), filepath.Join(root, tt.dir), text("hello"))
+			var failure *Error
+			if !errors.As(err, &failure) || !errors.Is(err, tt.want) || !strings.HasPrefix(failure.Path, root) {
+				t.Errorf("%v, want %v", err, tt.want)
+			}
+			if got, err := os.ReadFile(file); string(got) != "in the way" {
+				t.Errorf("the file is now %q, %v", got, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,35 @@
+package maildrop_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mtadelivery/delivery/internal/maildrop"
+)
+
+func Example() {
+	root, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(root)
+
+	mode := uint32(0o2770)
+	drop := &maildrop.Drop{DirMode: &mode}
+	dir := filepath.Join(root, "example.com", "user")
+	name, err := drop.Store(context.Background(), dir, func() (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader("Subject: hello\r\n\r\nhello\r\n")), nil
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	content, err := os.ReadFile(filepath.Join(dir, "new", name))
+	fmt.Printf("%q %v\n", content, err)
+	// Output: "Subject: hello\r\n\r\nhello\r\n" <nil>
+}
