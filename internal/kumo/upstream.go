@@ -1,0 +1,111 @@
+package kumo
+
+import (
+	"slices"
+	"strings"
+)
+
+// upstream are the functions that policies may call and that this package does not have: a call
+// raises an error that says so. "*" stands for every name.
+var upstream = map[string][]string{
+	"kumo": {
+		"toml_load", "toml_parse", "toml_encode", "toml_encode_pretty", "memoize", "make_throttle",
+		"make_message", "inject_message", "invoke_get_queue_config", "invoke_get_egress_path_config",
+		"invoke_get_egress_source", "invoke_get_egress_pool", "spawn_task", "glob", "uncached_glob",
+		"read_dir", "validation_failed", "get_event_registrars", "make_queue_config", "make_egress_path",
+		"make_egress_source", "make_egress_pool",
+	},
+	"kumo.http": {"build_url", "connect_websocket"},
+	"kumo.dns":  {"lookup_mx", "lookup_addr", "lookup_txt", "lookup_ptr", "rbl_lookup", "ptr_host", "reverse_ip"},
+	"kumo.serde": {
+		"toml_load", "toml_parse", "toml_encode", "toml_encode_pretty", "toml_encode_pretty_compact",
+		"yaml_load", "yaml_parse", "yaml_encode",
+	},
+	"kumo.string": {
+		"replace", "replacen", "split", "splitn", "rsplit", "rsplitn", "split_whitespace",
+		"split_ascii_whitespace", "trim", "trim_start", "trim_end", "starts_with", "ends_with", "psl_domain",
+		"psl_suffix", "eval_template", "wrap", "normalize_smtp_response",
+	},
+	"kumo.regex": {"compile", "escape"},
+	"kumo.encode": {
+		"base64_encode", "base64_decode", "base64_nopad_encode", "base64_nopad_decode",
+		"base64url_encode", "base64url_decode", "base64url_nopad_encode", "base64url_nopad_decode",
+		"base32_encode", "base32_decode", "base32_nopad_encode", "base32_nopad_decode",
+		"base32hex_encode", "base32hex_decode", "base32hex_nopad_encode", "base32hex_nopad_decode",
+		"hex_encode", "hex_decode", "charset_encode", "charset_decode",
+	},
+	"kumo.digest": {
+		"sha1", "sha224", "sha256", "sha384", "sha512", "sha512_256", "sha3_256", "sha3_384", "sha3_512", "crc32",
+		"hmac_sha1", "hmac_sha224", "hmac_sha256", "hmac_sha384", "hmac_sha512",
+	},
+	"kumo.crypto": {"aes_encrypt_block", "aes_decrypt_block", "aws_sign_v4"},
+	"kumo.time": {
+		"now", "start_timer", "from_unix_timestamp", "with_ymd_hms", "parse_rfc3339", "parse_rfc2822",
+		"parse_duration",
+	},
+	"kumo.uuid":           {"new_v1", "new_v4", "new_v6", "new_v7", "parse"},
+	"kumo.fs":             {"open", "read_dir", "glob", "uncached_glob", "metadata_for_path", "symlink_metadata_for_path"},
+	"kumo.domain_map":     {"new"},
+	"kumo.cidr":           {"make_map"},
+	"kumo.regex_set_map":  {"new"},
+	"kumo.secrets":        {"load"},
+	"kumo.shaping":        {"load"},
+	"kumo.mimepart":       {"*"},
+	"kumo.file_type":      {"*"},
+	"kumo.dkim":           {"*"},
+	"kumo.spf":            {"*"},
+	"kumo.dmarc":          {"*"},
+	"kumo.amqp":           {"*"},
+	"kumo.kafka":          {"*"},
+	"kumo.nats":           {"*"},
+	"kumo.mpsc":           {"*"},
+	"kumo.jsonl":          {"*"},
+	"kumo.counter_series": {"*"},
+}
+
+func isUpstream(path, name string) bool {
+	names := upstream[path]
+	return slices.Contains(names, name) || slices.Contains(names, "*")
+}
+
+// setupModules set up parts of an MTA that are none of a delivery library's business: every function
+// of theirs is accepted and ignored.
+var setupModules = map[string]bool{"aaa": true, "api": true, "tsa": true, "xfer": true}
+
+var setupCalls = []string{
+	"start_esmtp_listener", "start_http_listener", "start_proxy_listener", "define_spool",
+	"configure_local_logs", "configure_log_hook", "configure_bounce_classifier",
+	"configure_accounting_db_path", "configure_redis_throttles", "set_config_monitor_globs",
+	"set_diagnostic_log_filter", "set_lruttl_cache_capacity", "bump_config_epoch", "spawn_thread_pool",
+	"make_listener_domain",
+}
+
+// isSetup reports whether a function sets up another part of an MTA, or upstream's threads and memory.
+func isSetup(path, name string) bool {
+	switch path {
+	case "kumo":
+		return slices.Contains(setupCalls, name) ||
+			strings.HasPrefix(name, "set_") && (strings.HasSuffix(name, "_threads") ||
+				strings.HasPrefix(name, "set_memory_") || strings.HasPrefix(name, "set_max_") ||
+				strings.HasPrefix(name, "set_lua"))
+	case "kumo.dns":
+		// The host's own resolver is used.
+		return name == "define_resolver" || name == "load_resolv_conf" || name == "set_mta_sts_enabled" ||
+			strings.HasPrefix(name, "configure_") || strings.HasPrefix(name, "set_mx_")
+	}
+	module, ok := strings.CutPrefix(path, "kumo.")
+	return ok && setupModules[module]
+}
+
+// absentMethods are upstream's methods of a message that this package does not have.
+var absentMethods = []string{
+	"set_sender", "set_recipient", "increment_num_attempts", "get_first_named_header_value",
+	"get_all_named_header_values", "get_all_headers", "get_address_header", "from_header", "to_header",
+	"prepend_header", "append_header", "remove_all_named_headers", "remove_x_headers", "import_x_headers",
+	"import_headers", "import_scheduling_header", "set_scheduling", "set_due", "parse_mime",
+	"append_text_plain", "append_text_html", "check_fix_conformance", "dkim_sign", "dkim_verify", "arc_seal",
+	"arc_verify", "add_authentication_results", "parse_rfc3464", "parse_rfc5965",
+}
+
+// spoolMethods concern upstream's spool: there is nothing to do here.
+var spoolMethods = []string{"save", "shrink", "shrink_data", "set_force_sync"}

@@ -1,0 +1,394 @@
+package luastate
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	lua "github.com/yuin/gopher-lua"
+)
+
+// newState runs source in a new state that the test closes.
+func newState(t testing.TB, source string, setup func(*lua.LState) error) *State {
+	t.Helper()
+	p, err := Compile("policy.lua", []byte(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.NewState(t.Context(), setup)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, Traceback(err))
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// call calls a global function.
+func call(t testing.TB, s *State, name string, args ...lua.LValue) ([]lua.LValue, error) {
+	t.Helper()
+	return s.Call(t.Context(), lua.MultRet, s.L.GetGlobal(name), args...)
+}
+
+func TestCompileRefuses(t *testing.T) {
+	for _, test := range []struct{ name, source, want string }{
+		{"hex escape", "local a = 1\nlocal b = '\\x41'", `policy.lua:2: escape \x in a string is not available in Lua 5.1`},
+		{"unicode escape", "\n\nlocal b = \"\\u{48}\"", `policy.lua:3: escape \u{...}`},
+		{"z escape", "local b = 'a\\z\n b'", `policy.lua:1: escape \z`},
+		{"unknown escape", `local b = 'a\.b'`, `policy.lua:1: unknown escape "\\."`},
+		{"escape above 255", `local b = '\300'`, `policy.lua:1: escape \300 in a string is above 255`},
+		{"escape after a continued line", "local b = 'a\\\nb\\x41'", `policy.lua:2: escape \x`},
+		{"after a long comment", "--[==[\n]]\n'\\x41' ]==]\nlocal b = '\\x41'", `policy.lua:4: escape \x`},
+		{"after a long string", "local a = [[\n\\x41\n]]\nlocal b = '\\x41'", `policy.lua:4: escape \x`},
+		{"_ENV", "local _ENV = {}", "policy.lua:1: _ENV is unknown"},
+		{"octal by accident", "local a = 00123", "policy.lua:1: number 00123"},
+		{"integer division", "local a = 7 // 2", "policy.lua:1: syntax error near \"/\": Lua 5.1 has no //"},
+		{"const", "local a <const> = 7", "Lua 5.1 has no <const>"},
+		{"bits", "local a = 7 & 2", "Lua 5.1 has no operators on bits"},
+		{"shift", "local a = 7 >> 2", "Lua 5.1 has no operators on bits"},
+		{"end missing", "local function f()\n  return 1\n", "policy.lua:2: syntax error at the end of the file"},
+		{"goto nowhere", "goto nowhere", "no visible label 'nowhere'"},
+		{"unterminated string", "local a = 'b", "policy.lua:1: unterminated string at the end of the file"},
+		{"nesting", "return " + strings.Repeat("(", 201) + "1" + strings.Repeat(")", 201), "policy.lua:1: brackets are nested"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Compile("policy.lua", []byte(test.source))
+			if err == nil {
+				t.Fatal("compiled")
+			}
+			if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got  %q\nwant %q in it", err, test.want)
+			}
+			var e *Error
+			if !errors.As(err, &e) || e.File != "policy.lua" || e.Line == 0 {
+				t.Errorf("%#v has no position", err)
+			}
+		})
+	}
+}
+
+func TestCompileAccepts(t *testing.T) {
+	for _, source := range []string{
+		"", "\xef\xbb\xbfreturn 1", "#!/usr/bin/lua\nreturn 1", "#",
+		`return '\n\\\'\"\065\0', "it's", [[ \x41 ]], [=[ ']] ]=]`,
+		"-- '\\x41' \n--[[ '\\x41'\n ]] return 1 -- it's",
+		"local t = {} t._ENV = 1 return t._ENV, 1.005, 0.00, 0x00ff",
+		"return 'a\\\nb'", "for i = 1, 3 do if i == 2 then goto continue end ::continue:: end",
+		"return " + strings.Repeat("(", 150) + "1" + strings.Repeat(")", 150),
+	} {
+		if _, err := Compile("policy.lua", []byte(source)); err != nil {
+			t.Errorf("%q: %v", source, err)
+		}
+	}
+}
+
+func TestPreambleKeepsLines(t *testing.T) {
+	_, err := Compile("policy.lua", []byte("#!/usr/bin/lua\n\nlocal a = = 1"))
+	if err == nil || !strings.HasPrefix(err.Error(), "policy.lua:3:") {
+		t.Error(err)
+	}
+}
+
+func TestNewStateFails(t *testing.T) {
+	p, err := Compile("policy.lua", []byte("local a\n\nlocal function f() return a.b end\nlocal x = f()"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.NewState(t.Context(), nil)
+	var e *Error
+	if !errors.As(err, &e) || e.File != "policy.lua" || e.Line != 3 || !strings.Contains(e.Reason, "index") {
+		t.Errorf("%#v", err)
+	}
+	if !strings.Contains(Traceback(err), "policy.lua:4:") {
+		t.Errorf("traceback %q", Traceback(err))
+	}
+	want := errors.New("no setup today")
+	if _, err := p.NewState(t.Context(), func(*lua.LState) error { return want }); !errors.Is(err, want) {
+		t.Error(err)
+	}
+}
+
+func TestNewStateIsBounded(t *testing.T) {
+	p, err := Compile("policy.lua", []byte("while true do end"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := p.NewState(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}
+
+func TestCallResults(t *testing.T) {
+	s := newState(t, `
+		function nothing() end
+		function null() return nil end
+		function many(...) return ... end
+		callable = setmetatable({}, {__call = function(self, a) return a end})
+	`, nil)
+	for _, test := range []struct {
+		fn   string
+		args []lua.LValue
+		want []lua.LValue
+	}{
+		{"nothing", nil, nil},
+		{"null", nil, []lua.LValue{lua.LNil}},
+		{"many", []lua.LValue{lua.LNumber(1), lua.LString("a"), lua.LTrue}, []lua.LValue{lua.LNumber(1), lua.LString("a"), lua.LTrue}},
+		{"many", []lua.LValue{nil}, []lua.LValue{lua.LNil}},
+		{"callable", []lua.LValue{lua.LNumber(7)}, []lua.LValue{lua.LNumber(7)}},
+	} {
+		got, err := call(t, s, test.fn, test.args...)
+		if err != nil || len(got) != len(test.want) {
+			t.Errorf("%s: %v, %v", test.fn, got, err)
+			continue
+		}
+		for i := range got {
+			if got[i] != test.want[i] {
+				t.Errorf("%s: %v, want %v", test.fn, got, test.want)
+			}
+		}
+		if top := s.L.GetTop(); top != 0 {
+			t.Fatalf("%s leaves %d values on the stack", test.fn, top)
+		}
+	}
+	got, err := s.Call(t.Context(), 2, s.L.GetGlobal("nothing"))
+	if err != nil || len(got) != 2 || got[0] != lua.LNil {
+		t.Errorf("two results wanted: %v, %v", got, err)
+	}
+}
+
+func TestCallErrors(t *testing.T) {
+	s := newState(t, `function text() error('no such\nthing') end
+function bare() error('no position', 0) end
+function object() error({message = 'in a table', code = 7}) end
+function printed() error(setmetatable({}, {__tostring = function() return 'printed' end})) end
+function unprintable() error(setmetatable({}, {__tostring = function() error('again') end})) end
+function null() error(nil) end
+function deep() return 1 + deep() end
+function panics() gopanic() end
+function gone() nowhere.at = 1 end
+function asserted() assert(false, {message = 'kept'}) end
+function plain() assert(nil, 'said so') end
+function colon() error('10:20: not a position', 0) end
+function looksLike() error('dial tcp 192.0.2.1:25: refused', 0) end
+`, func(L *lua.LState) error {
+		L.SetGlobal("gopanic", L.NewFunction(func(*lua.LState) int {
+			var p *State
+			p.closed = true
+			return 0
+		}))
+		return nil
+	})
+	for _, test := range []struct{ fn, want string }{
+		{"text", "policy.lua:1: no such thing"},
+		{"bare", "no position"},
+		{"object", "in a table"},
+		{"printed", "printed"},
+		{"unprintable", "table: 0x"},
+		{"null", "nil"},
+		{"deep", "policy.lua:7: stack overflow"},
+		{"panics", "policy.lua:8: panic: runtime error"},
+		{"gone", "policy.lua:9: attempt to index a non-table object(nil) with key 'at'"},
+		{"asserted", "kept"},
+		{"plain", "said so"},
+		{"colon", "10:20: not a position"},
+		{"looksLike", "dial tcp 192.0.2.1:25: refused"},
+	} {
+		_, err := call(t, s, test.fn)
+		if err == nil || !strings.HasPrefix(Message(err), test.want) || strings.Contains(Message(err), "\n") {
+			t.Errorf("%s: %q, want %q", test.fn, err, test.want)
+			continue
+		}
+		if (test.fn == "panics") != errorOf(err).Panic {
+			t.Errorf("%s: Panic is %v", test.fn, errorOf(err).Panic)
+		}
+		if want := strings.HasPrefix(test.want, "policy.lua:"); want != (errorOf(err).File == "policy.lua") || !want && errorOf(err).Line != 0 {
+			t.Errorf("%s: position %s:%d", test.fn, errorOf(err).File, errorOf(err).Line)
+		}
+		if s.L.GetTop() != 0 {
+			t.Fatalf("%s leaves %d values on the stack", test.fn, s.L.GetTop())
+		}
+		if got, err := call(t, s, "tostring", lua.LNumber(1)); err != nil || got[0] != lua.LString("1") {
+			t.Fatalf("after %s: %v, %v", test.fn, got, err)
+		}
+	}
+	_, err := call(t, s, "object")
+	if tbl, ok := Thrown(err).(*lua.LTable); !ok || tbl.RawGetString("code") != lua.LNumber(7) {
+		t.Errorf("thrown: %v", Thrown(err))
+	}
+	if _, err := call(t, s, "undefined"); err == nil || err.Error() != "attempt to call a nil value" {
+		t.Error(err)
+	}
+}
+
+func errorOf(err error) *Error {
+	e, _ := errors.AsType[*Error](err)
+	return e
+}
+
+func TestErrorAtEveryDepthOfCalls(t *testing.T) {
+	// The stack of calls grows by segments; whatever fails at a segment's edge must leave it whole.
+	s := newState(t, `
+		function at(depth)
+			if depth == 0 then
+				local ok, err = pcall(undefined)
+				assert(not ok)
+				local ok, err = pcall(error, 'x')
+				assert(not ok)
+				return 0
+			end
+			return 1 + at(depth - 1)
+		end`, nil)
+	for depth := range 40 {
+		got, err := call(t, s, "at", lua.LNumber(depth))
+		if err != nil || got[0] != lua.LNumber(depth) {
+			t.Fatalf("depth %d: %v, %v", depth, got, err)
+		}
+	}
+}
+
+var errHost = errors.New("the host said no")
+
+func TestRaise(t *testing.T) {
+	s := newState(t, `
+function direct() no() end
+function rethrown() local ok, err = pcall(no); error(err) end
+function rethrown0() local ok, err = pcall(no); error(err, 0) end
+function asserted() assert(pcall(no)) end
+function handled() local ok, err = xpcall(no, function(e) return e end); error(err) end
+function inCoroutine() local ok, err = coroutine.resume(coroutine.create(no)); error(err) end
+function astext() local ok, err = pcall(no); error(tostring(err), 0) end
+function reads()
+	local ok, err = pcall(function() no() end)
+	return tostring(err), 'got: ' .. err, string.format('%s', err), err:match('said (%a+)'), type(err)
+end`, func(L *lua.LState) error {
+		L.SetGlobal("no", L.NewFunction(func(L *lua.LState) int {
+			Raise(L, errHost)
+			return 0
+		}))
+		return nil
+	})
+	for _, fn := range []string{"direct", "rethrown", "rethrown0", "asserted", "handled", "inCoroutine"} {
+		if _, err := call(t, s, fn); !errors.Is(err, errHost) || !strings.HasSuffix(err.Error(), errHost.Error()) {
+			t.Errorf("%s: %v", fn, err)
+		}
+	}
+	if _, err := call(t, s, "astext"); err == nil || errors.Is(err, errHost) {
+		t.Errorf("astext: %v", err)
+	}
+	got, err := call(t, s, "reads")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const text = "policy.lua:10: the host said no"
+	for i, want := range []string{text, "got: " + text, text, "no", "userdata"} {
+		if got[i].String() != want {
+			t.Errorf("result %d is %q, want %q", i, got[i], want)
+		}
+	}
+}
+
+func TestCallContext(t *testing.T) {
+	s := newState(t, `
+function forever() while true do pcall(function() while true do end end) end end
+function quick() return 1 end
+local co = coroutine.wrap(function() while true do coroutine.yield(1) end end)
+function generator() return co() end`, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := s.Call(ctx, 0, s.L.GetGlobal("forever")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("forever: %v", err)
+	}
+	if _, err := s.Call(ctx, 0, s.L.GetGlobal("quick")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("quick, too late: %v", err)
+	}
+	// A coroutine outlives the call that made it.
+	first, cancelFirst := context.WithCancel(t.Context())
+	if _, err := s.Call(first, 1, s.L.GetGlobal("generator")); err != nil {
+		t.Fatal(err)
+	}
+	cancelFirst()
+	if got, err := call(t, s, "generator"); err != nil || got[0] != lua.LNumber(1) {
+		t.Errorf("generator: %v, %v", got, err)
+	}
+	if s.L.Context() != nil {
+		t.Error("the context stays in the state")
+	}
+}
+
+func TestCallWithinCall(t *testing.T) {
+	var s *State
+	s = newState(t, `
+		function outer(n) return inner(n) + 1 end
+		function double(n) return 2 * n end`, func(L *lua.LState) error {
+		L.SetGlobal("inner", L.NewFunction(func(L *lua.LState) int {
+			got, err := s.Call(L.Context(), 1, L.GetGlobal("double"), L.Get(1))
+			if err != nil {
+				Raise(L, err)
+			}
+			L.Push(got[0])
+			return 1
+		}))
+		return nil
+	})
+	if got, err := call(t, s, "outer", lua.LNumber(20)); err != nil || got[0] != lua.LNumber(41) {
+		t.Error(got, err)
+	}
+}
+
+func TestIndex(t *testing.T) {
+	s := newState(t, `
+		plain = {send = 1}
+		derived = setmetatable({}, {__index = plain})
+		computed = setmetatable({}, {__index = function(_, k) return k .. '!' end})
+		failing = setmetatable({}, {__index = function() error('no fields') end})`, nil)
+	for _, test := range []struct{ global, want, err string }{
+		{"plain", "1", ""}, {"derived", "1", ""}, {"computed", "send!", ""},
+		{"failing", "", "policy.lua:5: no fields"}, {"undefined", "", "attempt to index"},
+	} {
+		got, err := s.Index(t.Context(), s.L.GetGlobal(test.global), "send")
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%s: %v", test.global, err)
+			}
+		} else if err != nil || got.String() != test.want {
+			t.Errorf("%s: %v, %v", test.global, got, err)
+		}
+	}
+}
+
+func TestClosedState(t *testing.T) {
+	s := newState(t, "function f() end", nil)
+	f := s.L.GetGlobal("f")
+	s.Close()
+	s.Close()
+	if _, err := s.Call(t.Context(), 0, f); err == nil {
+		t.Error("called a closed state")
+	}
+	if _, err := s.Index(t.Context(), lua.LNil, "f"); err == nil {
+		t.Error("indexed in a closed state")
+	}
+}
+
+func TestLoaded(t *testing.T) {
+	s := newState(t, "during = loaded() function after() return loaded() end", func(L *lua.LState) error {
+		L.SetGlobal("loaded", L.NewFunction(func(L *lua.LState) int {
+			L.Push(lua.LBool(Loaded(L)))
+			return 1
+		}))
+		return nil
+	})
+	got, err := call(t, s, "after")
+	if err != nil || got[0] != lua.LTrue || s.L.GetGlobal("during") != lua.LFalse {
+		t.Error(got, err, s.L.GetGlobal("during"))
+	}
+}
+
+func TestErrorsOfOthers(t *testing.T) {
+	err := errors.New("two\nlines")
+	if Message(err) != "two lines" || Traceback(err) != "" || Thrown(err) != nil {
+		t.Error(Message(err), Traceback(err), Thrown(err))
+	}
+}

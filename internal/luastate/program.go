@@ -1,0 +1,116 @@
+package luastate
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	lua "github.com/yuin/gopher-lua"
+	"github.com/yuin/gopher-lua/parse"
+)
+
+// Program is a compiled chunk, and the modules that its states have required so far: they are
+// compiled once, so all states of a program see the same text of a module, whatever happens to its
+// file meanwhile.
+type Program struct {
+	proto *lua.FunctionProto
+
+	mu      sync.Mutex
+	modules map[string]*lua.FunctionProto // by path
+}
+
+// Compile compiles source. Name stands in front of every error; it is not opened. The error is an
+// *Error with the line, also for what would compile but mean something else in Lua 5.4.
+func Compile(name string, source []byte) (*Program, error) {
+	proto, err := compile(name, source)
+	if err != nil {
+		return nil, err
+	}
+	return &Program{proto: proto, modules: map[string]*lua.FunctionProto{}}, nil
+}
+
+func compile(name string, source []byte) (proto *lua.FunctionProto, err error) {
+	source = withoutPreamble(source)
+	if e := check(name, source); e != nil {
+		return nil, e
+	}
+	defer func() {
+		// The parser and the compiler panic on some of what they cannot represent.
+		if p := recover(); p != nil {
+			proto, err = nil, &Error{File: name, Line: 1, Reason: oneLine(fmt.Sprint(p))}
+		}
+	}()
+	chunk, err := parse.Parse(bytes.NewReader(source), name)
+	if err != nil {
+		return nil, syntaxError(name, source, err)
+	}
+	proto, err = lua.Compile(chunk, name)
+	if err != nil {
+		return nil, syntaxError(name, source, err)
+	}
+	return proto, nil
+}
+
+// withoutPreamble takes off a byte order mark and blanks a first line that begins with #, as Lua does
+// for files.
+func withoutPreamble(source []byte) []byte {
+	source = bytes.TrimPrefix(source, []byte("\xef\xbb\xbf"))
+	if bytes.HasPrefix(source, []byte("#")) {
+		if n := bytes.IndexByte(source, '\n'); n >= 0 {
+			return source[n:]
+		}
+		return nil
+	}
+	return source
+}
+
+func syntaxError(name string, source []byte, err error) *Error {
+	e := &Error{File: name, Reason: oneLine(err.Error())}
+	if syntax, ok := errors.AsType[*parse.Error](err); ok {
+		e.Line, e.Reason = syntax.Pos.Line, strings.TrimSpace(syntax.Message)
+		if e.Line == parse.EOF {
+			e.Line = 1 + bytes.Count(bytes.TrimRight(source, "\n"), []byte("\n"))
+			e.Reason += " at the end of the file"
+		} else {
+			e.Reason += fmt.Sprintf(" near %q", syntax.Token)
+			if h := hint(lineOf(source, e.Line), syntax.Token); h != "" {
+				e.Reason += ": " + h
+			}
+		}
+	}
+	if compiled, ok := errors.AsType[*lua.CompileError](err); ok {
+		e.Line, e.Reason = compiled.Line, compiled.Message
+	}
+	return e
+}
+
+func lineOf(source []byte, n int) string {
+	for line := range bytes.Lines(source) {
+		if n--; n == 0 {
+			return string(line)
+		}
+	}
+	return ""
+}
+
+// module compiles the file at path, once.
+func (p *Program) module(path string) (*lua.FunctionProto, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if proto, ok := p.modules[path]; ok {
+		return proto, nil
+	}
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	proto, err := compile(path, source)
+	if err != nil {
+		return nil, err
+	}
+	p.modules[path] = proto
+	return proto, nil
+}

@@ -1,0 +1,66 @@
+package luastate
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	lua "github.com/yuin/gopher-lua"
+)
+
+func TestRequire(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one.lua", "return {n = 1}")
+	write("pack/two.lua", "return {n = require('one').n + 1}")
+	write("pack/init.lua", "return {n = 3}")
+	write("loop.lua", "require 'loop'")
+	write("fails.lua", "error 'not today'")
+	write("bad.lua", "\nlocal a = '\\x41'")
+	setup := func(L *lua.LState) error {
+		SearchIn(L, folder)
+		return nil
+	}
+	p, err := Compile("policy.lua", []byte("n = require('pack.two').n + require('pack').n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s, err := p.NewState(t.Context(), setup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := s.L.GetGlobal("n"); n != lua.LNumber(5) {
+			t.Error(n)
+		}
+		s.Close()
+		write("one.lua", "return {n = 100}") // an old program keeps its old modules
+	}
+	for source, want := range map[string]string{
+		"require 'bad'":                           "bad.lua:2: escape \\x",
+		"\nrequire 'a.b.c'":                       "policy.lua:2: module 'a.b.c' not found, no field package.preload['a.b.c'], no file '" + filepath.Join(folder, "a/b/c.lua") + "', no file",
+		"require 'loop'":                          "loop.lua:1: module 'loop' requires itself",
+		"pcall(require, 'fails') require 'fails'": "fails.lua:1: not today",
+		"package.preload.p = function(n) return n end x = require 'p' error(x, 0)":            "p",
+		"package.preload.p = function(n) package.loaded[n] = 'own' end error(require 'p', 0)": "own",
+		"package.preload.p = function() end error(tostring(require 'p'), 0)":                  "true",
+		"package.path = 1 require 'p'": "package.path must be a string",
+	} {
+		p, err := Compile("policy.lua", []byte(source))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.NewState(t.Context(), setup); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+}

@@ -1,0 +1,477 @@
+package luastate
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+
+	lua "github.com/yuin/gopher-lua"
+)
+
+// Shim gives L the library of Lua 5.4 as far as 5.1 lacks it or has it otherwise:
+//
+//   - load with a string, mode and environment; xpcall with arguments; assert with any value; error with
+//     the line that its level means; rawlen; pairs with __pairs, ipairs with __index, both on userdata
+//     too; tostring and string.format with __tostring of userdata; tonumber with exponents
+//   - table.unpack, pack, move, concat; math.type, tointeger, ult, maxinteger, mininteger, log and atan
+//     with two arguments; string.rep with a separator; utf8
+//   - coroutines that end with the call that resumes them, and not with the one that made them
+//
+// Every number is a float64: math.type says "integer" for a whole one, and math.maxinteger is the
+// nearest float to 2^63-1. os.exit, which would end the host, and os.setenv raise an error. NewState
+// does this by itself; a host may do it to a state of its own, after opening the libraries that it
+// wants.
+func Shim(L *lua.LState) {
+	setAll(L, L.G.Global, map[string]lua.LGFunction{
+		"assert":         luaAssert,
+		"collectgarbage": luaCollectGarbage,
+		"load":           luaLoad,
+		"loadstring":     luaLoad,
+		"loadfile":       luaLoadFile,
+		"dofile":         luaDoFile,
+		"error":          luaError,
+		"rawlen":         luaRawLen,
+		"tonumber":       luaToNumber,
+		"tostring":       luaToString,
+		"unpack":         tableUnpack,
+		"xpcall":         luaXPCall,
+	})
+	L.SetGlobal("_printregs", lua.LNil)
+	next := L.NewFunction(luaNext)
+	L.SetGlobal("pairs", L.NewClosure(luaPairs, next))
+	L.SetGlobal("ipairs", L.NewClosure(luaIPairs, L.NewFunction(luaIPairsNext)))
+
+	extend(L, lua.TabLibName, tableFunctions)
+	extend(L, lua.StringLibName, stringFunctions)
+	if mod := extend(L, lua.MathLibName, mathFunctions(newRandom())); mod != nil {
+		mod.RawSetString("huge", lua.LNumber(math.Inf(1)))
+		mod.RawSetString("maxinteger", lua.LNumber(math.MaxInt64))
+		mod.RawSetString("mininteger", lua.LNumber(math.MinInt64))
+	}
+	extend(L, lua.OsLibName, map[string]lua.LGFunction{
+		"exit":   absent("os.exit"),
+		"setenv": absent("os.setenv"),
+	})
+	shimCoroutines(L)
+	installUTF8(L)
+}
+
+// absent is a function that is there only to say that it is not.
+func absent(name string) lua.LGFunction {
+	return func(L *lua.LState) int {
+		L.RaiseError("%s is not available", name)
+		return 0
+	}
+}
+
+func setAll(L *lua.LState, tbl *lua.LTable, functions map[string]lua.LGFunction) {
+	for name, fn := range functions {
+		tbl.RawSetString(name, L.NewFunction(fn))
+	}
+}
+
+// extend adds to a library, if it is open.
+func extend(L *lua.LState, lib string, functions map[string]lua.LGFunction) *lua.LTable {
+	tbl, ok := L.G.Global.RawGetString(lib).(*lua.LTable)
+	if !ok {
+		return nil
+	}
+	setAll(L, tbl, functions)
+	return tbl
+}
+
+func luaAssert(L *lua.LState) int {
+	if lua.LVAsBool(L.CheckAny(1)) {
+		return L.GetTop()
+	}
+	if L.GetTop() == 1 {
+		L.RaiseError("assertion failed!")
+	}
+	// The value itself goes on, so that assert(pcall(f)) raises what f raised.
+	L.Error(L.Get(2), 0)
+	return 0
+}
+
+// luaError counts levels as Lua does: 1 is where error was called, 2 where the function that called it
+// was called.
+func luaError(L *lua.LState) int {
+	value, level := L.Get(1), L.OptInt(2, 1)
+	if text, ok := value.(lua.LString); ok && level > 0 {
+		if where := L.Where(level); where != "" && !strings.HasPrefix(where, "[G]") {
+			value = lua.LString(where+" ") + text
+		}
+	}
+	L.Error(value, 0)
+	return 0
+}
+
+// luaCollectGarbage leaves collecting to Go, whose collector a script would only stop.
+func luaCollectGarbage(L *lua.LState) int {
+	switch option := L.OptString(1, "collect"); option {
+	case "count":
+		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		metrics.Read(sample)
+		L.Push(lua.LNumber(float64(sample[0].Value.Uint64()) / 1024))
+	case "isrunning":
+		L.Push(lua.LTrue)
+	case "collect", "step", "stop", "restart", "setpause", "setstepmul", "incremental", "generational":
+		L.Push(lua.LNumber(0))
+	default:
+		L.ArgError(1, "invalid option '"+option+"'")
+	}
+	return 1
+}
+
+// luaLoad is load(chunk [, name [, mode [, env]]]), the chunk a string or a function that returns it
+// piece by piece.
+func luaLoad(L *lua.LState) int {
+	var source strings.Builder
+	name := "=(load)"
+	switch chunk := L.CheckAny(1).(type) {
+	case lua.LString:
+		source.WriteString(string(chunk))
+		name = string(chunk)
+	case *lua.LFunction:
+		for {
+			L.Push(chunk)
+			L.Call(0, 1)
+			piece := L.Get(-1)
+			L.Pop(1)
+			if piece == lua.LNil || piece == lua.LString("") {
+				break
+			}
+			if piece.Type() != lua.LTString {
+				L.RaiseError("reader function must return a string")
+			}
+			source.WriteString(piece.String())
+		}
+	default:
+		L.TypeError(1, lua.LTString)
+	}
+	if mode := L.OptString(3, "bt"); !strings.Contains(mode, "t") {
+		L.Push(lua.LNil)
+		L.Push(lua.LString("attempt to load a text chunk (mode is '" + mode + "')"))
+		return 2
+	}
+	return loadInto(L, displayName(L.OptString(2, name)), []byte(source.String()), 4)
+}
+
+func loadInto(L *lua.LState, name string, source []byte, envArg int) int {
+	proto, err := compile(name, source)
+	if err != nil {
+		L.Push(lua.LNil)
+		L.Push(lua.LString(err.Error()))
+		return 2
+	}
+	fn := L.NewFunctionFromProto(proto)
+	if L.GetTop() >= envArg {
+		fn.Env = L.CheckTable(envArg)
+	}
+	L.Push(fn)
+	return 1
+}
+
+// displayName is a chunk's name as errors show it: "=name" and "@file" without the mark, anything else
+// as the text that it is.
+func displayName(name string) string {
+	if name != "" && (name[0] == '=' || name[0] == '@') {
+		return name[1:]
+	}
+	first, _, more := strings.Cut(name, "\n")
+	if len(first) > 40 {
+		first, more = first[:40], true
+	}
+	if more {
+		first += "..."
+	}
+	return `[string "` + first + `"]`
+}
+
+func luaLoadFile(L *lua.LState) int {
+	path := L.CheckString(1)
+	source, err := os.ReadFile(path)
+	if err != nil {
+		L.Push(lua.LNil)
+		L.Push(lua.LString(err.Error()))
+		return 2
+	}
+	return loadInto(L, path, source, 3)
+}
+
+func luaDoFile(L *lua.LState) int {
+	path := L.CheckString(1)
+	source, err := os.ReadFile(path)
+	if err != nil {
+		Raise(L, err)
+	}
+	proto, err := compile(path, source)
+	if err != nil {
+		Raise(L, err)
+	}
+	top := L.GetTop()
+	L.Push(L.NewFunctionFromProto(proto))
+	L.Call(0, lua.MultRet)
+	return L.GetTop() - top
+}
+
+func printer(w io.Writer) lua.LGFunction {
+	return func(L *lua.LState) int {
+		var line []byte
+		for i := 1; i <= L.GetTop(); i++ {
+			if i > 1 {
+				line = append(line, '\t')
+			}
+			line = append(line, toString(L, L.Get(i))...)
+		}
+		line = append(line, '\n')
+		if _, err := w.Write(line); err != nil {
+			Raise(L, fmt.Errorf("print: %w", err))
+		}
+		return 0
+	}
+}
+
+func luaRawLen(L *lua.LState) int {
+	switch v := L.CheckAny(1).(type) {
+	case *lua.LTable:
+		L.Push(lua.LNumber(v.Len()))
+	case lua.LString:
+		L.Push(lua.LNumber(len(v)))
+	default:
+		L.ArgError(1, "table or string expected")
+	}
+	return 1
+}
+
+func luaToString(L *lua.LState) int {
+	L.Push(lua.LString(toString(L, L.CheckAny(1))))
+	return 1
+}
+
+// toString is tostring(v), __tostring included.
+func toString(L *lua.LState, v lua.LValue) string {
+	switch v := v.(type) {
+	case lua.LString:
+		return string(v)
+	case lua.LNumber:
+		return numberText(float64(v))
+	}
+	if fn := L.GetMetaField(v, "__tostring"); fn != lua.LNil {
+		L.Push(fn)
+		L.Push(v)
+		L.Call(1, 1)
+		text := L.Get(-1)
+		L.Pop(1)
+		if !lua.LVCanConvToString(text) {
+			L.RaiseError("'__tostring' must return a string")
+		}
+		return text.String()
+	}
+	return v.String()
+}
+
+func numberText(f float64) string {
+	switch {
+	case math.IsNaN(f):
+		return "nan"
+	case math.IsInf(f, 1):
+		return "inf"
+	case math.IsInf(f, -1):
+		return "-inf"
+	}
+	return lua.LNumber(f).String()
+}
+
+func luaToNumber(L *lua.LState) int {
+	v := L.CheckAny(1)
+	if L.Get(2) != lua.LNil {
+		base := L.CheckInt(2)
+		if base < 2 || base > 36 {
+			L.ArgError(2, "base out of range")
+		}
+		L.Push(parseInBase(L.CheckString(1), base))
+		return 1
+	}
+	switch v := v.(type) {
+	case lua.LNumber:
+		L.Push(v)
+	case lua.LString:
+		L.Push(parseNumber(string(v)))
+	default:
+		L.Push(lua.LNil)
+	}
+	return 1
+}
+
+const luaSpace = " \t\n\v\f\r"
+
+func parseInBase(text string, base int) lua.LValue {
+	n, err := strconv.ParseInt(strings.Trim(text, luaSpace), base, 64)
+	if err != nil {
+		return lua.LNil
+	}
+	return lua.LNumber(n)
+}
+
+// parseNumber reads a Lua number; Go's own words (inf, nan, 1_000, 0b1) are none.
+func parseNumber(text string) lua.LValue {
+	text = strings.Trim(text, luaSpace)
+	digits := strings.TrimLeft(text, "+-")
+	hexadecimal := len(digits) > 2 && (digits[:2] == "0x" || digits[:2] == "0X")
+	if len(text)-len(digits) > 1 || strings.Contains(digits, "_") {
+		return lua.LNil
+	}
+	if hexadecimal {
+		if n, err := strconv.ParseUint(digits[2:], 16, 64); err == nil {
+			if text[0] == '-' {
+				return -lua.LNumber(n)
+			}
+			return lua.LNumber(n)
+		}
+		if !strings.ContainsAny(digits, "pP") {
+			text += "p0" // Go wants the exponent that Lua leaves out
+		}
+	} else if strings.Trim(digits, "0123456789.eE+-") != "" {
+		return lua.LNil
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return lua.LNil
+	}
+	return lua.LNumber(f)
+}
+
+func luaXPCall(L *lua.LState) int {
+	fn := L.CheckAny(1)
+	handler := L.CheckFunction(2)
+	nargs := max(L.GetTop()-2, 0)
+	if !callable(L, fn) {
+		L.TypeError(1, lua.LTFunction)
+	}
+	top := L.GetTop()
+	L.Push(fn)
+	for i := range nargs {
+		L.Push(L.Get(3 + i))
+	}
+	if err := L.PCall(nargs, lua.MultRet, handler); err != nil {
+		L.Push(lua.LFalse)
+		if api, ok := errors.AsType[*lua.ApiError](err); ok {
+			L.Push(api.Object)
+		} else {
+			L.Push(lua.LString(err.Error()))
+		}
+		return 2
+	}
+	L.Insert(lua.LTrue, top+1)
+	return L.GetTop() - top
+}
+
+func luaNext(L *lua.LState) int {
+	key, value := L.CheckTable(1).Next(L.Get(2))
+	if key == lua.LNil {
+		return 0
+	}
+	L.Push(key)
+	L.Push(value)
+	return 2
+}
+
+func luaPairs(L *lua.LState) int {
+	v := L.CheckAny(1)
+	if tbl, ok := v.(*lua.LTable); !ok || tbl.Metatable != lua.LNil {
+		if fn := L.GetMetaField(v, "__pairs"); fn != lua.LNil {
+			L.Push(fn)
+			L.Push(v)
+			L.Call(1, 3)
+			return 3
+		}
+	}
+	L.CheckTable(1)
+	L.Push(L.Get(lua.UpvalueIndex(1)))
+	L.Push(v)
+	L.Push(lua.LNil)
+	return 3
+}
+
+func luaIPairs(L *lua.LState) int {
+	v := L.CheckAny(1)
+	if v.Type() != lua.LTTable && L.GetMetaField(v, "__index") == lua.LNil {
+		L.TypeError(1, lua.LTTable)
+	}
+	L.Push(L.Get(lua.UpvalueIndex(1)))
+	L.Push(v)
+	L.Push(lua.LNumber(0))
+	return 3
+}
+
+func luaIPairsNext(L *lua.LState) int {
+	v, i := L.Get(1), L.CheckInt(2)+1
+	var value lua.LValue
+	if tbl, ok := v.(*lua.LTable); ok && tbl.Metatable == lua.LNil {
+		value = tbl.RawGetInt(i)
+	} else {
+		value = L.GetTable(v, lua.LNumber(i))
+	}
+	if value == lua.LNil {
+		return 0
+	}
+	L.Push(lua.LNumber(i))
+	L.Push(value)
+	return 2
+}
+
+// shimCoroutines gives a coroutine the context of whoever resumes it: the call that made it, whose
+// context it would have otherwise, may be over long ago.
+func shimCoroutines(L *lua.LState) {
+	lib, ok := L.G.Global.RawGetString(lua.CoroutineLibName).(*lua.LTable)
+	if !ok {
+		return
+	}
+	create, ok1 := lib.RawGetString("create").(*lua.LFunction)
+	resume, ok2 := lib.RawGetString("resume").(*lua.LFunction)
+	wrap, ok3 := lib.RawGetString("wrap").(*lua.LFunction)
+	if !ok1 || !ok2 || !ok3 || !create.IsG || !resume.IsG || !wrap.IsG {
+		return
+	}
+	// Made without a context, a coroutine has no cancel function that someone would have to call.
+	free := func(fn lua.LGFunction) lua.LGFunction {
+		return func(L *lua.LState) int {
+			if ctx := L.Context(); ctx != nil {
+				L.RemoveContext()
+				defer L.SetContext(ctx)
+			}
+			return fn(L)
+		}
+	}
+	lib.RawSetString("create", L.NewFunction(free(create.GFunction)))
+	resumeAny := resume.GFunction
+	lib.RawSetString("resume", L.NewFunction(func(L *lua.LState) int {
+		lend(L, L.CheckThread(1))
+		return resumeAny(L)
+	}))
+	wrapAny := free(wrap.GFunction)
+	lib.RawSetString("wrap", L.NewFunction(func(L *lua.LState) int {
+		wrapAny(L)
+		wrapped, _ := L.Get(-1).(*lua.LFunction)
+		thread, _ := wrapped.Upvalues[0].Value().(*lua.LState)
+		L.Pop(1)
+		L.Push(L.NewClosure(func(L *lua.LState) int {
+			lend(L, thread)
+			return wrapped.GFunction(L)
+		}, thread))
+		return 1
+	}))
+}
+
+func lend(from, to *lua.LState) {
+	if ctx := from.Context(); ctx != nil {
+		to.SetContext(ctx)
+	} else {
+		to.RemoveContext()
+	}
+}

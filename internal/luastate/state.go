@@ -1,0 +1,249 @@
+package luastate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	lua "github.com/yuin/gopher-lua"
+)
+
+// The data stack begins small, because most states are idle most of the time, and grows to what
+// spreading a table of 100,000 elements needs. It never shrinks. The call stack takes memory only as
+// it is used.
+const (
+	registrySize     = 256
+	registryGrowStep = 1024
+	registryMaxSize  = 256 * 1024
+	callStackSize    = 1024
+)
+
+var errClosed = errors.New("the Lua state is closed")
+
+// State is one Lua state, to be used by one goroutine at a time.
+type State struct {
+	L *lua.LState
+
+	made   time.Time
+	uses   int
+	closed bool
+}
+
+// NewState makes a state, opens the libraries, installs the shim, runs setup and then the program,
+// bounded by ctx. The error is an *Error with the line where the program failed, or what setup
+// returned.
+func (p *Program) NewState(ctx context.Context, setup func(L *lua.LState) error) (*State, error) {
+	L := lua.NewState(lua.Options{
+		RegistrySize:        registrySize,
+		RegistryGrowStep:    registryGrowStep,
+		RegistryMaxSize:     registryMaxSize,
+		CallStackSize:       callStackSize,
+		MinimizeStackMemory: true,
+		SkipOpenLibs:        true,
+		IncludeGoStackTrace: true,
+	})
+	s := Wrap(L)
+	openLibs(L)
+	Shim(L)
+	PrintTo(L, os.Stdout)
+	installLoader(L, p)
+	if setup != nil {
+		if err := setup(L); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	if _, err := s.Call(ctx, 0, L.NewFunctionFromProto(p.proto)); err != nil {
+		s.Close()
+		return nil, err
+	}
+	L.G.Registry.RawSetString(loadedKey, lua.LTrue)
+	return s, nil
+}
+
+const loadedKey = "luastate.loaded"
+
+// Loaded reports whether L was made by NewState and its program has run to the end: from then on
+// whatever runs in it is a call.
+func Loaded(L *lua.LState) bool {
+	return L.G.Registry.RawGetString(loadedKey) == lua.LTrue
+}
+
+// Wrap makes a State of a host's own L, to call functions in it. Nothing is installed.
+func Wrap(L *lua.LState) *State { return &State{L: L, made: time.Now()} }
+
+// openLibs opens what a trusted program may use. Of debug only traceback is there; channels are a
+// thing of gopher-lua alone.
+func openLibs(L *lua.LState) {
+	for _, lib := range []struct {
+		name string
+		open lua.LGFunction
+	}{
+		{lua.LoadLibName, lua.OpenPackage},
+		{lua.BaseLibName, lua.OpenBase},
+		{lua.TabLibName, lua.OpenTable},
+		{lua.StringLibName, lua.OpenString},
+		{lua.MathLibName, lua.OpenMath},
+		{lua.CoroutineLibName, lua.OpenCoroutine},
+		{lua.IoLibName, lua.OpenIo},
+		{lua.OsLibName, lua.OpenOs},
+		{lua.DebugLibName, lua.OpenDebug},
+	} {
+		L.Push(L.NewFunction(lib.open))
+		L.Push(lua.LString(lib.name))
+		L.Call(1, 0)
+	}
+	if debug, ok := L.GetGlobal(lua.DebugLibName).(*lua.LTable); ok {
+		only := L.CreateTable(0, 1)
+		only.RawSetString("traceback", debug.RawGetString("traceback"))
+		L.SetGlobal(lua.DebugLibName, only)
+		if loaded, ok := L.G.Registry.RawGetString("_LOADED").(*lua.LTable); ok {
+			loaded.RawSetString(lua.DebugLibName, only)
+		}
+	}
+}
+
+// PrintTo sends what the program prints to w, each call of print in one write. In a state of
+// NewState that is the standard output until setup says otherwise.
+func PrintTo(L *lua.LState, w io.Writer) {
+	L.SetGlobal("print", L.NewFunction(printer(w)))
+}
+
+// Call calls fn, which may be anything callable, bounded by ctx: Lua code stops within one
+// instruction of its end, Go functions when they look at L.Context. With nret -1 the results are as
+// many as fn returned, so that "returned nothing" differs from nil. The error is an *Error; a panic of
+// a Go function is one too. The stack is afterwards as it was.
+func (s *State) Call(ctx context.Context, nret int, fn lua.LValue, args ...lua.LValue) (results []lua.LValue, err error) {
+	if s.closed {
+		return nil, errClosed
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, &Error{Reason: oneLine(err.Error()), cause: err}
+	}
+	L := s.L
+	top := L.GetTop()
+	outer := L.Context()
+	L.SetContext(ctx)
+	defer func() {
+		if p := recover(); p != nil {
+			results, err = nil, &Error{Reason: oneLine(fmt.Sprint("panic: ", p)), Panic: true}
+		}
+		L.SetTop(top)
+		if outer != nil {
+			L.SetContext(outer)
+		} else {
+			L.RemoveContext()
+		}
+	}()
+
+	if !callable(L, fn) {
+		// Checked here, before a frame is pushed: an error in between does not leave the call stack as it was.
+		return nil, &Error{Reason: "attempt to call a " + typeName(fn) + " value"}
+	}
+	L.Push(fn)
+	for _, arg := range args {
+		if arg == nil {
+			arg = lua.LNil
+		}
+		L.Push(arg)
+	}
+	if err := L.PCall(len(args), nret, nil); err != nil {
+		return nil, s.failed(ctx, err)
+	}
+	if n := L.GetTop() - top; n > 0 {
+		results = make([]lua.LValue, n)
+		for i := range results {
+			results[i] = L.Get(top + 1 + i)
+		}
+	}
+	return results, nil
+}
+
+// Index is v[name] with metamethods, bounded and protected as Call is.
+func (s *State) Index(ctx context.Context, v lua.LValue, name string) (lua.LValue, error) {
+	if tbl, ok := v.(*lua.LTable); ok && !s.closed {
+		if field := tbl.RawGetString(name); field != lua.LNil || tbl.Metatable == lua.LNil {
+			return field, nil
+		}
+	}
+	if s.closed {
+		return nil, errClosed
+	}
+	get := s.L.NewFunction(func(L *lua.LState) int {
+		L.Push(L.GetField(L.Get(1), name))
+		return 1
+	})
+	results, err := s.Call(ctx, 1, get, v)
+	if err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+// Close frees the state. Further calls return an error; Close may be called again.
+func (s *State) Close() {
+	if s.closed {
+		return
+	}
+	s.closed = true
+	s.L.Close()
+}
+
+func (s *State) failed(ctx context.Context, err error) *Error {
+	api, ok := errors.AsType[*lua.ApiError](err)
+	if !ok {
+		return &Error{Reason: oneLine(err.Error()), cause: err}
+	}
+	e := fromLua(api, s.text(api.Object))
+	if cause := context.Cause(ctx); cause != nil && e.cause == nil {
+		e.cause = cause
+	}
+	return e
+}
+
+// text is v as Lua prints it. Its __tostring is the program's, so it may fail or never end.
+func (s *State) text(v lua.LValue) string {
+	if s.L.GetMetaField(v, "__tostring") == lua.LNil {
+		if tbl, ok := v.(*lua.LTable); ok {
+			// error{code = 400, message = 'x'} is common: show what can be shown.
+			for _, key := range []string{"message", "msg"} {
+				if text, ok := tbl.RawGetString(key).(lua.LString); ok {
+					return string(text)
+				}
+			}
+			return "(error object is a table)"
+		}
+		return v.String()
+	}
+	ctx := s.L.Context()
+	if ctx == nil || ctx.Err() != nil {
+		return v.String()
+	}
+	printed := v.String()
+	s.L.Push(s.L.NewFunction(func(L *lua.LState) int {
+		printed = toString(L, L.Get(1))
+		return 0
+	}))
+	s.L.Push(v)
+	if err := s.L.PCall(1, 0, nil); err != nil {
+		return v.String()
+	}
+	return printed
+}
+
+func callable(L *lua.LState, v lua.LValue) bool {
+	if v == nil {
+		return false
+	}
+	return v.Type() == lua.LTFunction || L.GetMetaField(v, "__call").Type() == lua.LTFunction
+}
+
+func typeName(v lua.LValue) string {
+	if v == nil {
+		return lua.LTNil.String()
+	}
+	return v.Type().String()
+}

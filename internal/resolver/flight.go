@@ -1,0 +1,102 @@
+package resolver
+
+import (
+	"context"
+	"time"
+)
+
+// flight is one question on its way to the servers, for all who ask it. It has a context of its own:
+// one caller's end is not the others'.
+type flight struct {
+	cancel  context.CancelCauseFunc
+	waiting int // guarded by the client's lock; at 0 the flight is given up
+
+	done   chan struct{}
+	answer Answer // written before done is closed
+}
+
+// shared answers q from the cache, or from a flight that is or comes under way.
+func (c *Client) shared(ctx context.Context, q question) Answer {
+	answer, f := c.join(ctx, q)
+	if f == nil {
+		return answer
+	}
+	select {
+	case <-f.done:
+		return f.answer
+	case <-ctx.Done():
+		c.leave(q, f)
+		return q.fail(ctx.Err())
+	}
+}
+
+// join returns the answer, or else the flight to wait for. One lock covers cache and flights, and a
+// flight leaves its answer and the table in one step: nobody who asks while an answer is had or being
+// had makes a second query.
+func (c *Client) join(ctx context.Context, q question) (Answer, *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return q.fail(ErrClosed), nil
+	}
+	if answer, ok := c.cache.get(q, time.Now()); ok {
+		return answer, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return q.fail(err), nil
+	}
+	f := c.flights[q]
+	if f == nil {
+		f = c.launch(q)
+	}
+	f.waiting++
+	return Answer{}, f
+}
+
+// launch begins a flight. The lock is held.
+func (c *Client) launch(q question) *flight {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	f := &flight{cancel: cancel, done: make(chan struct{})}
+	if c.flights == nil {
+		c.flights = make(map[question]*flight)
+	}
+	c.flights[q] = f
+	c.working.Go(func() {
+		defer cancel(nil)
+		answer := c.resolve(ctx, q)
+		c.land(q, f, answer)
+	})
+	return f
+}
+
+func (c *Client) land(q question, f *flight, answer Answer) {
+	c.mu.Lock()
+	if c.flights[q] == f {
+		delete(c.flights, q)
+	}
+	c.cache.put(q, answer, time.Now(), c.CacheSize)
+	c.mu.Unlock()
+	f.answer = answer
+	close(f.done)
+}
+
+// leave is for a caller who waits no longer. A flight that nobody waits for is given up, and leaves the
+// table at once so that nobody joins it any more.
+func (c *Client) leave(q question, f *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.waiting--; f.waiting > 0 {
+		return
+	}
+	f.cancel(context.Canceled)
+	if c.flights[q] == f {
+		delete(c.flights, q)
+	}
+}
+
+// forget empties the cache.
+func (c *Client) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cache.clear()
+}

@@ -1,0 +1,102 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// maxCNAMEs is how many CNAMEs are followed for one question, in one message or in several. Chains in
+// use have one or two; a loop has no end.
+const maxCNAMEs = 8
+
+var errChain = errors.New("too many CNAMEs, or a loop of them")
+
+// resolve asks the servers until q has its answer: once, or once more where a message ends in a CNAME.
+func (c *Client) resolve(ctx context.Context, q question) Answer {
+	conf, err := c.settings()
+	if err != nil {
+		return q.fail(err)
+	}
+	at, ttl, secure := q, maxTTL, true
+	for hops := 0; ; {
+		r, server, err := c.ask(ctx, conf, at)
+		hops += r.hops
+		if err == nil && hops > maxCNAMEs {
+			r, err = reply{}, errChain
+		}
+		if err != nil {
+			return Answer{Result: r.answer.Result, Name: at.name,
+				Err: &Error{Name: q.name, Type: q.typ, Server: server, Err: err}}
+		}
+		ttl = min(ttl, r.answer.TTL)
+		secure = secure && r.answer.Secure
+		if r.follow {
+			at.name = r.answer.Name
+			continue
+		}
+		answer := r.answer
+		answer.TTL, answer.Secure = max(ttl, minTTL), secure
+		return answer
+	}
+}
+
+// ask puts one question to one server after the other, and again, until one of them answers. If the
+// error is the verdict of a validating server, the answer is Bogus and no other server is asked: a
+// broken signature is no reason to look for somebody who does not check it.
+func (c *Client) ask(ctx context.Context, conf settings, q question) (r reply, server string, err error) {
+	for range conf.attempts {
+		for _, server = range conf.servers {
+			r, err = c.try(ctx, conf, server, q)
+			if err == nil || r.answer.Result == Bogus {
+				return r, server, err
+			}
+			if errors.Is(err, errChain) { // the zone's fault, the next server would say the same
+				return r, server, err
+			}
+			if ctx.Err() != nil {
+				return r, "", context.Cause(ctx)
+			}
+		}
+	}
+	return r, server, err
+}
+
+// try puts one question to one server: with EDNS, and without it where the server does not know it
+// (RFC 6891 section 7).
+func (c *Client) try(ctx context.Context, conf settings, server string, q question) (reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, conf.timeout)
+	defer cancel()
+	m, err := c.converse(ctx, server, newQuery(q, true))
+	if err == nil && m.Rcode == dns.RcodeFormatError {
+		m, err = c.converse(ctx, server, newQuery(q, false))
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return readReply(m, q, conf.trustAD)
+}
+
+// converse sends a query by UDP, and by TCP if the response had no room there or is damaged.
+func (c *Client) converse(ctx context.Context, server string, query *dns.Msg) (*dns.Msg, error) {
+	m, err := c.exchange(ctx, "udp", server, query)
+	if err == nil && !m.Truncated || err != nil && !errors.Is(err, errMalformed) {
+		return m, err
+	}
+	m, err = c.exchange(ctx, "tcp", server, query)
+	if err == nil && m.Truncated {
+		return nil, fmt.Errorf("%w: truncated over TCP", errMalformed)
+	}
+	return m, err
+}
+
+// boundedTTL is a record's TTL within what we keep. RFC 2181 section 8: one with the highest bit is 0.
+func boundedTTL(seconds uint32, most time.Duration) time.Duration {
+	if seconds > 1<<31-1 {
+		seconds = 0
+	}
+	return max(minTTL, min(most, time.Duration(seconds)*time.Second))
+}
