@@ -17,7 +17,8 @@
 //	config:",inline"     a struct, or a pointer to one, whose keys are the
 //	                     parent's; the pointer is set only if a key is present
 //	default:"25"         what the zero value stands for, as text of the field's
-//	                     own syntax (lists and maps as JSON)
+//	                     own syntax (lists and maps as JSON); a bool's can only be
+//	                     false, and says that false is to be printed
 //	min:"1" max:"100"    bounds of an integer, a float or a duration
 //	enum:"A,B"           the values a string may have
 //	required:"true"      the zero value is an error

@@ -15,7 +15,7 @@ import (
 
 // JSON prints a struct, or a pointer to one, in its canonical text: the keys in
 // the order of the fields, those of a map sorted, no white space, no field that
-// was not given. [ParseJSON] and [Decode] of the text yield an equal value if
+// was not given, but for a bool with a default, whose false says as much. [ParseJSON] and [Decode] of the text yield an equal value if
 // [Defaults] has filled src in and [Check] accepts it, but for nil inside a
 // slice or map, which counts as empty or absent.
 func JSON(src any) ([]byte, error) {
@@ -130,7 +130,7 @@ func (s schema) printFields(text []byte, v reflect.Value) ([]byte, error) {
 		switch {
 		case f.inline && fv.Kind() == reflect.Struct:
 			text, err = s.printFields(text, fv)
-		case isZero(fv):
+		case isZero(fv) && !(f.hasDefault && fv.Kind() == reflect.Bool):
 		case f.inline:
 			text, err = s.printFields(text, fv.Elem())
 		default:

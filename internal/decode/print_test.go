@@ -446,3 +446,13 @@ func hasEmptyList(s server) bool {
 	}
 	return false
 }
+
+func TestFalseIsPrintedWhereItIsTheDefault(t *testing.T) {
+	var c struct {
+		Loud  bool `config:"loud" default:"false"`
+		Quiet bool `config:"quiet"`
+	}
+	if text, err := JSON(&c); string(text) != `{"loud":false}` || err != nil {
+		t.Errorf("got %s, %v", text, err)
+	}
+}

@@ -1,0 +1,220 @@
+package delivery
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestBadConfigsNameTheField(t *testing.T) {
+	for _, test := range []struct {
+		parse       func([]byte) error
+		text        string
+		field, says string
+	}{
+		{queueConfig, `{"protocl": {}}`, "protocl", `did you mean "protocol"`},
+		{queueConfig, `{"protocol": {}}`, "protocol", "no protocol in the table"},
+		{queueConfig, `{"protocol": {"smtp": {}, "maildir_path": "/m"}}`, "protocol", "two protocols"},
+		{queueConfig, `{"protocol": {"smpt": {}}}`, "protocol.smpt", `did you mean "smtp"`},
+		{queueConfig, `{"protocol": {"smtp": {"mxlist": []}}}`, "protocol.smtp.mxlist", `did you mean "mx_list"`},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": "a.example"}}}`, "protocol.smtp.mx_list", "list"},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": ["a.example", "b.example", "c.example:70000"]}}}`, "protocol.smtp.mx_list[2]", "port 70000 is out of range"},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": ["a.example:0"]}}}`, "protocol.smtp.mx_list[0]", "port 0 is out of range"},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": ["a..example"]}}}`, "protocol.smtp.mx_list[0]", "not a host name"},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": ["[10.0.0.1"]}}}`, "protocol.smtp.mx_list[0]", "brackets"},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": [17]}}}`, "protocol.smtp.mx_list[0]", "want a host name"},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": [{"name": "a.example", "addr": "b.example"}]}}}`, "protocol.smtp.mx_list[0].addr", "not an IP address"},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": [{"name": "a.example", "adr": "10.0.0.1"}]}}}`, "protocol.smtp.mx_list[0].adr", `did you mean "addr"`},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": [{"name": "a.example", "addr": "10.0.0.1", "is_secure": true}]}}}`, "protocol.smtp.mx_list[0].is_secure", "DANE is not available yet"},
+		{queueConfig, `{"protocol": {"smtp": {"treat_mx_list_as_secure": true}}}`, "protocol.smtp.treat_mx_list_as_secure", "DANE is not available yet"},
+		{queueConfig, `{"protocol": {"maildir_path": "/m/{{ local_part"}}`, "protocol.maildir_path", "line 1"},
+		{queueConfig, `{"protocol": {"maildir_path": "/m/{{ locl_part }}"}}`, "protocol.maildir_path", "local_part"},
+		{queueConfig, `{"protocol": {"maildir_path": ""}}`, "protocol.maildir_path", ""},
+		{queueConfig, `{"protocol": {"dir_mode": 509}}`, "protocol.maildir_path", "required"},
+		{queueConfig, `{"protocol": {"maildir_path": "/m", "dir_mode": 999999}}`, "protocol.dir_mode", "999999"},
+		{queueConfig, `{"protocol": {"maildir_path": "/m", "file_mode": "9"}}`, "protocol.file_mode", "9"},
+		{queueConfig, `{"protocol": {"custom_lua": {}}}`, "protocol.custom_lua.constructor", "required"},
+		{queueConfig, `{"protocol": {"custom_lua": {"constructor": "init"}}}`, "protocol.custom_lua.constructor", "has a meaning already"},
+		{queueConfig, `{"protocol": {"custom_lua": {"constructor": "make.it", "batch_size": 10}}}`, "protocol.custom_lua.batch_size", "not available yet"},
+		{queueConfig, `{"protocol": {"custom_lua": {"constructor": "make.it", "max_batch_latency": "1s"}}}`, "protocol.custom_lua.max_batch_latency", "not available yet"},
+		{queueConfig, `{"retry_interval": "20 minuts"}`, "retry_interval", "minuts"},
+		{queueConfig, `{"retry_interval": -1}`, "retry_interval", ""},
+		{queueConfig, `{"retry_interval": "0"}`, "retry_interval", ""},
+		{queueConfig, `{"max_message_rate": "100/fortnight"}`, "max_message_rate", "fortnight"},
+		{queueConfig, `{"strategy": "Heap"}`, "strategy", "TimerWheel"},
+		{queueConfig, `{"retry_interval": "1m", "retry_interval": "2m"}`, "retry_interval", "twice"},
+		{queueConfig, `{} {}`, "", ""},
+		{queueConfig, `[]`, "", ""},
+		{egressPath, `{"enable_tls": "opportunistic"}`, "enable_tls", "Opportunistic"},
+		{egressPath, `{"enable_dane": true}`, "enable_dane", "not available yet"},
+		{egressPath, `{"enable_mta_sts": true}`, "enable_mta_sts", "not available yet"},
+		{egressPath, `{"smtp_port": 0}`, "smtp_port", ""},
+		{egressPath, `{"smtp_port": 70000}`, "smtp_port", "70000"},
+		{egressPath, `{"smtp_port": "25"}`, "smtp_port", ""},
+		{egressPath, `{"connection_limit": 0}`, "connection_limit", ""},
+		{egressPath, `{"prohibited_hosts": ["10.0.0.0/33"]}`, "prohibited_hosts[0]", ""},
+		{egressPath, `{"prohibited_hosts": ["localhost"]}`, "prohibited_hosts[0]", ""},
+		{egressPath, `{"idle_timeout": "5 parsecs"}`, "idle_timeout", "parsecs"},
+		{egressPath, `{"max_message_rate": "100/s"}`, "max_message_rate", "not available yet"},
+		{egressPath, `{"reconnect_strategy": "ReconnectSameHost"}`, "reconnect_strategy", "not available yet"},
+		{egressPath, `{"tls_certificate": "/etc/cert.pem"}`, "tls_certificate", "tls_private_key"},
+		{egressPath, `{"smtp_auth_plain_password": {"vault_mount": "x"}, "smtp_auth_plain_username": "u"}`, "smtp_auth_plain_password.vault_mount", "not available yet"},
+		{egressPath, `{"smtp_auth_plain_password": {"key_data": "x"}}`, "smtp_auth_plain_password", "smtp_auth_plain_username"},
+		{egressPath, `{"ehlo_domain": "not a name"}`, "ehlo_domain", ""},
+		{egressSource, `{}`, "name", "required"},
+		{egressSource, `{"name": "a", "source_address": "10.0.0.300"}`, "source_address", ""},
+		{egressSource, `{"name": "a", "ha_proxy_source_address": "10.0.0.1"}`, "ha_proxy_source_address", "ha_proxy_server"},
+		{egressSource, `{"name": "a", "socks5_proxy_server": "10.0.0.1:1080"}`, "socks5_proxy_server", "not available yet"},
+		{egressSource, `{"name": "a", "suspend_when_unplumbed": {"trigger": "Immediate", "duration": "1m"}}`, "suspend_when_unplumbed", "not available yet"},
+		{egressPool, `{"name": "a"}`, "entries", "required"},
+		{egressPool, `{"name": "a", "entries": [{"name": "b", "weight": -1}]}`, "entries[0].weight", ""},
+	} {
+		err := test.parse([]byte(test.text))
+		e, ok := errors.AsType[*ConfigError](err)
+		if !ok {
+			t.Errorf("%s: %v, want a ConfigError", test.text, err)
+			continue
+		}
+		if e.Field != test.field || !strings.Contains(e.Error(), test.says) {
+			t.Errorf("%s:\n got field %q, %q\nwant field %q, saying %q", test.text, e.Field, e.Error(), test.field, test.says)
+		}
+		if strings.Contains(e.Error(), "\n") {
+			t.Errorf("%s: more than one line: %q", test.text, e.Error())
+		}
+	}
+}
+
+func queueConfig(text []byte) error  { _, err := ParseQueueConfig(text); return err }
+func egressPath(text []byte) error   { _, err := ParseEgressPath(text); return err }
+func egressSource(text []byte) error { _, err := ParseEgressSource(text); return err }
+func egressPool(text []byte) error   { _, err := ParseEgressPool(text); return err }
+
+func TestConfigsPrintAsTheyParse(t *testing.T) {
+	for _, text := range []string{
+		`{}`,
+		`{"protocol": {"smtp": {}}}`,
+		`{"protocol": {"smtp": {"mx_list": []}}}`,
+		`{"protocol": {"smtp": {"mx_list": ["smart.host.local", {"name": "mx.example.com", "addr": "10.0.0.1:2025"}, "[::1]:25", "/run/lmtp.sock"]}}}`,
+		`{"protocol": {"maildir_path": "/m/{{ domain_part }}/{{ local_part }}", "dir_mode": "2775", "file_mode": 436}}`,
+		`{"protocol": {"custom_lua": {"constructor": "make.webhook"}}, "max_message_rate": "local:1_000/5min,max_burst=1"}`,
+		`{"retry_interval": 90, "max_retry_interval": "1h30m", "egress_pool": "a", "shrink_policy": [{"interval": "1h", "policy": "NoShrink"}]}`,
+	} {
+		roundTrip[QueueConfig](t, ParseQueueConfig, text)
+	}
+	for _, text := range []string{
+		`{}`,
+		`{"prohibited_hosts": []}`,
+		`{"connection_limit": "local:1,000", "enable_pipelining": false, "enable_mta_sts": false, "reconnect_strategy": "TerminateSession"}`,
+		`{"tls_certificate": "/c.pem", "tls_private_key": {"key_data": "secret"}, "smtp_auth_plain_username": "u"}`,
+	} {
+		roundTrip[EgressPath](t, ParseEgressPath, text)
+	}
+	roundTrip[EgressSource](t, ParseEgressSource, `{"name": "a", "source_address": "::1", "remote_port": 2525}`)
+	roundTrip[EgressPool](t, ParseEgressPool, `{"name": "a", "entries": [{"name": "b"}, {"name": "c", "weight": 0}]}`)
+}
+
+func roundTrip[T any](t *testing.T, parse func([]byte) (T, error), text string) {
+	t.Helper()
+	first, err := parse([]byte(text))
+	if err != nil {
+		t.Errorf("%s: %v", text, err)
+		return
+	}
+	printed, err := json.Marshal(first)
+	if err != nil {
+		t.Errorf("%s: %v", text, err)
+		return
+	}
+	second, err := parse(printed)
+	if err != nil || !reflect.DeepEqual(first, second) {
+		t.Errorf("%s\nprints as %s\nwhich parses to %+v, %v\nand not to %+v", text, printed, second, err, first)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := ParseQueueConfig([]byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := QueueConfig{
+		Protocol:      ProtocolConfig{SMTP: &SMTP{}},
+		RetryInterval: Duration(20 * time.Minute), MaxAge: Duration(7 * 24 * time.Hour),
+		ReapInterval: Duration(10 * time.Minute), RefreshInterval: Duration(time.Minute), RefreshStrategy: "Ttl",
+		Strategy: "SingletonTimerWheel",
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	if zero := (QueueConfig{}).String(); zero != c.String() {
+		t.Errorf("the zero value prints as %s, an empty table as %s", zero, c)
+	}
+	p, err := ParseEgressPath([]byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := json.Marshal(p)
+	const printed = `{"connection_limit":32,"max_deliveries_per_connection":1024,"max_recipients_per_batch":100,"max_ready":1024,` +
+		`"smtp_port":25,"use_lmtp":false,"ip_lookup_strategy":"Ipv4AndIpv6","prohibited_hosts":["127.0.0.0/8","::1","0.0.0.0","::"],` +
+		`"skip_hosts":[],"enable_tls":"Opportunistic","allow_smtp_auth_plain_without_tls":false,"allow_smtp_auth_plain_without_valid_certificate":false,` +
+		`"enable_pipelining":true,"enable_rset":true,"ignore_8bit_checks":false,` +
+		`"connect_timeout":"1m","banner_timeout":"1m","ehlo_timeout":"5m","starttls_timeout":"5s","auth_timeout":"1m","mail_from_timeout":"5m",` +
+		`"rcpt_to_timeout":"5m","data_timeout":"5m","data_dot_timeout":"10m","rset_timeout":"5s","idle_timeout":"5s",` +
+		`"refresh_interval":"1m","refresh_strategy":"Ttl","enable_dane":false,` +
+		`"try_next_host_on_transport_error":false,"opportunistic_tls_reconnect_on_failed_handshake":false,"tls_prefer_openssl":false,"aggressive_connection_opening":false}`
+	if string(text) != printed {
+		t.Errorf("got  %s\nwant %s", text, printed)
+	}
+}
+
+func TestRetryDelay(t *testing.T) {
+	minutes := func(c QueueConfig, n int) (list []int) {
+		for i := range n {
+			list = append(list, int(c.RetryDelay(i+1)/time.Minute))
+		}
+		return list
+	}
+	if got := minutes(QueueConfig{}, 5); !reflect.DeepEqual(got, []int{20, 40, 80, 160, 320}) {
+		t.Errorf("default: %v", got)
+	}
+	capped := QueueConfig{RetryInterval: Duration(20 * time.Minute), MaxRetryInterval: Duration(time.Hour)}
+	if got := minutes(capped, 5); !reflect.DeepEqual(got, []int{20, 40, 60, 60, 60}) {
+		t.Errorf("capped: %v", got)
+	}
+	if got := (QueueConfig{}).RetryDelay(1000); got != 7*24*time.Hour {
+		t.Errorf("after 1000 failures: %v", got)
+	}
+}
+
+func TestQueueNames(t *testing.T) {
+	for text, want := range map[string]QueueName{
+		"example.com":                        {Domain: "example.com"},
+		"tenant@example.com":                 {Tenant: "tenant", Domain: "example.com"},
+		"campaign:tenant@example.com":        {Campaign: "campaign", Tenant: "tenant", Domain: "example.com"},
+		"campaign:@example.com":              {Campaign: "campaign", Domain: "example.com"},
+		"c:t@example.com!mx.example.net:587": {"c", "t", "example.com", "mx.example.net:587"},
+		"example.com:2525":                   {Domain: "example.com:2525"},
+	} {
+		if got := ParseQueueName(text); got != want || got.String() != text {
+			t.Errorf("%s: %+v, prints as %s", text, got, got)
+		}
+	}
+	for _, test := range []struct {
+		msg  Message
+		want string
+	}{
+		{Message{Recipients: []Recipient{{Address: "b@Example.COM"}, {Address: "c@example.net"}}}, "example.com"},
+		{Message{Recipients: []Recipient{{Address: "b@example.com"}}, Meta: map[string]any{"tenant": "t", "campaign": "c", "routing_domain": "r.example"}}, "c:t@example.com!r.example"},
+		{Message{Meta: map[string]any{"queue": "t@elsewhere", "tenant": "u"}}, "t@elsewhere"},
+		{Message{Queue: QueueName{Domain: "set"}, Meta: map[string]any{"queue": "t@elsewhere"}}, "set"},
+	} {
+		if got, err := test.msg.QueueName(); err != nil || got.String() != test.want {
+			t.Errorf("%+v: %s, %v, want %s", test.msg, got, err, test.want)
+		}
+	}
+	if _, err := (&Message{Meta: map[string]any{"tenant": 7.0}}).QueueName(); err == nil {
+		t.Error("a tenant that is a number was accepted")
+	}
+}

@@ -1,0 +1,735 @@
+package delivery
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/kumo"
+	"github.com/mtadelivery/delivery/internal/luastate"
+	"github.com/mtadelivery/delivery/internal/sessions"
+	lua "github.com/yuin/gopher-lua"
+)
+
+// CustomLua is the custom_lua table of a protocol: a Lua event makes connection objects, and their
+// send method delivers.
+type CustomLua struct {
+	// Constructor is the event that makes a connection. It is called with domain, tenant and campaign
+	// whenever a connection is needed, and returns an object with the methods send and, if it likes,
+	// close. The name is free, but must not be one of the events that have a meaning already.
+	Constructor string `config:"constructor" required:"true"`
+
+	// Batches are known and not available yet: values that ask for more than one message at a time are
+	// refused.
+	BatchSize       int      `config:"batch_size" default:"1" min:"1"`
+	MinBatchSize    int      `config:"min_batch_size" default:"1" min:"1"`
+	MaxBatchLatency Duration `config:"max_batch_latency"`
+}
+
+// Validate says what is wrong with the table.
+func (c *CustomLua) Validate() error {
+	switch {
+	case kumo.IsBuiltinEvent(c.Constructor):
+		return decode.Errorf("constructor", "%q is the name of an event that has a meaning already", c.Constructor)
+	case c.BatchSize > 1:
+		return notYet("batch_size", "a batch of more than one message")
+	case c.MinBatchSize > 1:
+		return notYet("min_batch_size", "a batch of more than one message")
+	case c.MaxBatchLatency > 0:
+		return notYet("max_batch_latency", "a batch of more than one message")
+	}
+	return nil
+}
+
+// Policy is a KumoMTA policy in Lua, loaded by [Runtime.LoadPolicy]. It answers the events that
+// concern delivery: get_queue_config, get_egress_pool, get_egress_source, get_egress_path_config and
+// the constructors of custom_lua. It is safe for concurrent use: each call has a Lua state of its
+// own, in which the policy ran from the top, so that plain globals are not shared between calls.
+type Policy struct {
+	runtime *Runtime
+	name    string
+	serial  uint64 // tells policies apart in connection keys
+	program *luastate.Program
+	folder  string
+	states  luastate.Pool
+	module  kumo.Options
+
+	mu      sync.Mutex
+	ignored []string
+}
+
+// eventTimeout bounds a call of an event that answers from the policy alone.
+const eventTimeout = time.Minute
+
+// LoadPolicy reads a policy file, runs it and its pre_init and init events, and returns it; use
+// [Runtime.SetPolicy] to put it in force. Calls that set up the rest of an MTA (listeners, spools,
+// logs) are accepted, ignored and named in one line of the log. The policy's require finds files
+// beside it. The error of a policy that cannot be loaded is a [*ConfigError] with file, line and
+// reason, or says why the file cannot be read.
+func (r *Runtime) LoadPolicy(ctx context.Context, file string) (*Policy, error) {
+	source, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return r.loadPolicy(ctx, file, filepath.Dir(file), source)
+}
+
+// ParsePolicy is [Runtime.LoadPolicy] for a policy in memory. The name stands for the file in
+// messages; require finds no files.
+func (r *Runtime) ParsePolicy(ctx context.Context, name string, source []byte) (*Policy, error) {
+	return r.loadPolicy(ctx, name, "", source)
+}
+
+func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []byte) (*Policy, error) {
+	program, err := luastate.Compile(name, source)
+	if err != nil {
+		return nil, policyError(err)
+	}
+	p := &Policy{runtime: r, name: name, serial: r.init().nextSerial(), program: program, folder: folder}
+	p.module = r.module(p.ignore)
+	p.states.New = p.newState
+	s, err := p.states.Get(ctx)
+	if err != nil {
+		return nil, policyError(err)
+	}
+	for _, event := range []string{"pre_init", "init"} {
+		if _, _, err := p.call(ctx, s, event); err != nil {
+			p.states.Drop(s)
+			return nil, policyError(err)
+		}
+	}
+	p.states.Put(s)
+	if names := p.ignoredNames(); len(names) > 0 {
+		r.logger().Info("policy: calls that set up the rest of an MTA are ignored",
+			"file", name, "calls", strings.Join(names, " "))
+	}
+	return p, nil
+}
+
+// newState makes a state in which the policy has run from the top.
+func (p *Policy) newState(ctx context.Context) (*luastate.State, error) {
+	return p.program.NewState(ctx, func(L *lua.LState) error {
+		luastate.PrintTo(L, p.runtime.stdout())
+		if p.folder != "" {
+			luastate.SearchIn(L, p.folder)
+		}
+		kumo.Install(L, &p.module)
+		return nil
+	})
+}
+
+func (r *Runtime) stdout() io.Writer {
+	if r.Stdout != nil {
+		return r.Stdout
+	}
+	return os.Stdout
+}
+
+// module is the kumo module as this runtime lends it to Lua.
+func (r *Runtime) module(ignored func(string)) kumo.Options {
+	s := r.init()
+	transport := r.HTTP
+	if transport == nil {
+		transport = s.http
+	}
+	return kumo.Options{
+		Logger:        r.logger(),
+		HTTP:          transport,
+		Empty:         decode.Empty{},
+		Ignored:       ignored,
+		ParseDuration: decode.ParseDuration,
+		Make: map[string]func(any) (any, error){
+			"make_queue_config":  makeConfig[QueueConfig],
+			"make_egress_path":   makeConfig[EgressPath],
+			"make_egress_source": makeConfig[EgressSource],
+			"make_egress_pool":   makeConfig[EgressPool],
+		},
+	}
+}
+
+// made is a config that Lua made, as Lua holds it.
+type made[T any] struct{ config T }
+
+// Tree lets Lua look into the config.
+func (m *made[T]) Tree() (any, error) { return decode.Tree(&m.config) }
+
+// opaque are the configs that Lua cannot look into, as upstream.
+type opaque[T any] struct{ config T }
+
+func makeConfig[T any](tree any) (any, error) {
+	var config T
+	if err := decodeConfig(tree, &config); err != nil {
+		return nil, err
+	}
+	switch any(config).(type) {
+	case EgressSource, EgressPool:
+		return &opaque[T]{config}, nil
+	}
+	return &made[T]{config}, nil
+}
+
+// configOf is the config in what an event returned.
+func configOf[T any](v lua.LValue) (config T, ok bool) {
+	inner, _ := kumo.Config(v)
+	switch m := inner.(type) {
+	case *made[T]:
+		return m.config, true
+	case *opaque[T]:
+		return m.config, true
+	}
+	return config, false
+}
+
+// ownTransport is what kumo.http uses where the host lends nothing.
+func ownTransport(roots *x509.CertPool) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{RootCAs: roots}
+	t.ForceAttemptHTTP2 = true
+	return t
+}
+
+func (p *Policy) ignore(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !slices.Contains(p.ignored, name) {
+		p.ignored = append(p.ignored, name)
+	}
+}
+
+func (p *Policy) ignoredNames() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(slices.Values(p.ignored))
+}
+
+// policyError gives an error of Lua its public form.
+func policyError(err error) error {
+	var e ConfigError
+	if made, ok := errors.AsType[*ConfigError](err); ok {
+		e = *made
+	}
+	if where, ok := errors.AsType[*luastate.Error](err); ok {
+		e.File, e.Line = where.File, where.Line
+		e.Reason = cmp.Or(e.Reason, where.Reason)
+	}
+	if e == (ConfigError{}) {
+		return err
+	}
+	return &e
+}
+
+// call runs an event in a state.
+func (p *Policy) call(ctx context.Context, s *luastate.State, event string, args ...lua.LValue) ([]lua.LValue, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	return kumo.Call(ctx, s, event, args...)
+}
+
+// ask calls an event that returns a config object. Without a handler, or if every handler passes on,
+// found is false.
+func ask[T any](ctx context.Context, p *Policy, event string, args ...string) (config T, found bool, err error) {
+	s, err := p.states.Get(ctx)
+	if err != nil {
+		return config, false, policyError(err)
+	}
+	returned, handled, err := p.call(ctx, s, event, luaStrings(args...)...)
+	if err != nil {
+		p.states.Drop(s) // an error may have left it in the middle of something
+		return config, false, policyError(err)
+	}
+	defer p.states.Put(s)
+	if !handled {
+		return config, false, nil
+	}
+	got := lua.LNil
+	if len(returned) > 0 {
+		got = returned[0]
+	}
+	config, ok := configOf[T](got)
+	if !ok {
+		return config, true, &ConfigError{File: p.name, Reason: fmt.Sprintf(
+			"the event %s returned %s, not what kumo.make_%s makes", event, luaKind(got), strings.TrimSuffix(strings.TrimPrefix(event, "get_"), "_config")+configSuffix(event))}
+	}
+	return config, true, nil
+}
+
+// configSuffix: make_queue_config keeps its ending, make_egress_path has none.
+func configSuffix(event string) string {
+	if event == "get_queue_config" {
+		return "_config"
+	}
+	return ""
+}
+
+func luaKind(v lua.LValue) string {
+	if v == lua.LNil {
+		return "nil"
+	}
+	return "a " + v.Type().String()
+}
+
+// QueueConfig asks the policy for the config of a queue: the event get_queue_config. A policy that
+// does not handle the event, or passes on, leaves every default.
+func (p *Policy) QueueConfig(ctx context.Context, queue QueueName) (QueueConfig, error) {
+	c, found, err := ask[QueueConfig](ctx, p, "get_queue_config",
+		queue.Domain, queue.Tenant, queue.Campaign, queue.RoutingDomain)
+	if err == nil && !found {
+		return QueueConfig{}.checked()
+	}
+	return c, err
+}
+
+// EgressPath asks the event get_egress_path_config; without a handler every default applies.
+func (p *Policy) EgressPath(ctx context.Context, routingDomain, source, site string) (EgressPath, error) {
+	path, _, err := ask[EgressPath](ctx, p, "get_egress_path_config", routingDomain, source, site)
+	return path, err
+}
+
+// EgressSource asks the event get_egress_source, which must define the source.
+func (p *Policy) EgressSource(ctx context.Context, name string) (EgressSource, error) {
+	source, found, err := ask[EgressSource](ctx, p, "get_egress_source", name)
+	if err == nil && !found {
+		return source, &ConfigError{File: p.name, Reason: "the event get_egress_source has no handler"}
+	}
+	return source, err
+}
+
+// EgressPool asks the event get_egress_pool, which must define the pool.
+func (p *Policy) EgressPool(ctx context.Context, name string) (EgressPool, error) {
+	pool, found, err := ask[EgressPool](ctx, p, "get_egress_pool", name)
+	if err == nil && !found {
+		return pool, &ConfigError{File: p.name, Reason: "the event get_egress_pool has no handler"}
+	}
+	return pool, err
+}
+
+// LuaModule is the kumo module in a Lua state of the host's own: see [Runtime.InstallLua]. Like the
+// state, it serves one goroutine at a time.
+type LuaModule struct {
+	runtime *Runtime
+	state   *luastate.State
+}
+
+// InstallLua installs the kumo module in a state that the host made and keeps: as the global kumo
+// and for require 'kumo'. The libraries of the state stay as they are. Handlers that Lua registers
+// there with kumo.on are called through the module that is returned.
+func (r *Runtime) InstallLua(L *lua.LState) *LuaModule {
+	options := r.module(func(string) {})
+	kumo.Install(L, &options)
+	return &LuaModule{r, luastate.Wrap(L)}
+}
+
+// Call calls the handlers of an event. Without a handler, or if every handler passes on, it returns
+// nothing. It ends with ctx.
+func (m *LuaModule) Call(ctx context.Context, event string, args ...lua.LValue) ([]lua.LValue, error) {
+	returned, _, err := kumo.Call(ctx, m.state, event, args...)
+	return returned, policyError(err)
+}
+
+// QueueConfig asks the event get_queue_config, as [Policy.QueueConfig] does.
+func (m *LuaModule) QueueConfig(ctx context.Context, queue QueueName) (QueueConfig, error) {
+	returned, err := m.Call(ctx, "get_queue_config", luaStrings(queue.Domain, queue.Tenant, queue.Campaign, queue.RoutingDomain)...)
+	if err != nil {
+		return QueueConfig{}, err
+	}
+	if len(returned) == 0 {
+		return QueueConfig{}.checked()
+	}
+	return LuaQueueConfig(returned[0])
+}
+
+// LuaQueueConfig is the config in a value that kumo.make_queue_config made.
+func LuaQueueConfig(v lua.LValue) (QueueConfig, error) {
+	c, ok := configOf[QueueConfig](v)
+	if !ok {
+		return c, &ConfigError{Reason: fmt.Sprintf("got %s, not what kumo.make_queue_config makes", luaKind(v))}
+	}
+	return c, nil
+}
+
+// luaStrings are strings as arguments of an event, where an empty one is nil.
+func luaStrings(args ...string) []lua.LValue {
+	values := make([]lua.LValue, len(args))
+	for i, arg := range args {
+		values[i] = lua.LNil
+		if arg != "" {
+			values[i] = lua.LString(arg)
+		}
+	}
+	return values
+}
+
+// luaEngine delivers by the send method of an object that a constructor event made.
+type luaEngine struct {
+	runtime *Runtime
+	config  *CustomLua
+	sources sourcePicker
+}
+
+func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
+	return &luaEngine{runtime: r, config: c, sources: sourcePicker{runtime: r, pool: pool}}
+}
+
+// find finds the way for a queue: as for SMTP, without hosts.
+func (e *luaEngine) find(ctx context.Context, queue QueueName) (*way, error) {
+	w := &way{}
+	var err error
+	if w.source, err = e.sources.pick(ctx); err != nil {
+		return w, err
+	}
+	source, site := w.source.config.Name, queue.routing()
+	w.ready = source + "->" + site + "@lua:" + e.config.Constructor
+	w.path, err = e.runtime.egressPath(ctx, site, source, site)
+	return w, err
+}
+
+func (e *luaEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
+	w, err := e.find(ctx, a.queue)
+	return Plan{Protocol: "lua", ReadyName: w.ready, Constructor: e.config.Constructor}, err
+}
+
+func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
+	w, err := e.find(ctx, a.queue)
+	if cause := context.Cause(ctx); cause != nil {
+		a.settleAll(unsent(cause))
+		return
+	}
+	if err != nil {
+		a.settleAll(unresolved(a.queue, err).result())
+		return
+	}
+	lease, res := e.session(ctx, w, a.queue)
+	if lease == nil {
+		a.settleAll(res)
+		return
+	}
+	s, _ := lease.Session()
+	m := &luaMessage{attempt: a}
+	res, reusable := s.send(m, cmp.Or(time.Duration(w.path.config.DispatcherProgressWatchdogTimeout), luaWatchdog))
+	if reusable {
+		lease.Release()
+	} else {
+		s.hangUp()
+		lease.Discard()
+	}
+	info := s.info
+	res.Session = &info
+	a.changes = m.changes
+	a.settleAll(res)
+}
+
+// luaWatchdog is the default bound on one call of send.
+const luaWatchdog = 10 * time.Minute
+
+// session returns a lease on a connection, or the result of having none.
+func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sessions.Lease[*luaSession], Result) {
+	policy := e.runtime.currentPolicy()
+	if policy == nil {
+		return nil, e.notConnected(errors.New("there is no policy: see Runtime.SetPolicy"))
+	}
+	key := fmt.Sprintf("%d\x00%s\x00%s\x00%s\x00%s", policy.serial, e.config.Constructor, queue.Domain, queue.Tenant, queue.Campaign)
+	path := &w.path.config
+	lease, err := e.runtime.state.lua.Acquire(ctx, sessions.Request{
+		Group:       w.ready,
+		Limit:       int(path.ConnectionLimit.Count),
+		MaxWaiting:  path.MaxReady,
+		Keys:        []string{key},
+		IdleTimeout: time.Duration(path.IdleTimeout),
+		MaxUses:     path.MaxDeliveriesPerConnection,
+	})
+	if err != nil {
+		return nil, notAcquired(err)
+	}
+	if _, ok := lease.Session(); ok {
+		return lease, Result{}
+	}
+	s, err := e.connect(ctx, policy, w, queue)
+	if err != nil {
+		lease.Discard()
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, unsent(cause)
+		}
+		return nil, e.notConnected(err)
+	}
+	lease.Opened(key, s)
+	return lease, Result{}
+}
+
+// notConnected is the result of a constructor that gave no connection, whatever it raised.
+func (e *luaEngine) notConnected(err error) Result {
+	e.runtime.logger().Error("policy: constructor failed", "event", e.config.Constructor,
+		"error", err, "traceback", luastate.Traceback(err))
+	return Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400, Text: safeText(
+		"delivery: failed to connect to any candidate hosts: Lua via " + e.config.Constructor + ": " + luastate.Message(err))}}
+}
+
+// connect calls the constructor in a state that then belongs to the connection.
+func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueName) (*luaSession, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(e.runtime.state.killed, func() { cancel(ErrClosed) })
+	defer stop()
+	state, err := p.states.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	args := luaStrings(queue.Domain, queue.Tenant, queue.Campaign)
+	returned, handled, err := p.call(ctx, state, e.config.Constructor, args...)
+	switch {
+	case err != nil:
+	case !kumo.Handles(state.L, e.config.Constructor):
+		err = fmt.Errorf("the policy %s has no handler for the event %q", p.name, e.config.Constructor)
+	case !handled || len(returned) == 0 || returned[0] == lua.LNil:
+		err = fmt.Errorf("the event %q returned no connection object", e.config.Constructor)
+	}
+	if err != nil {
+		p.states.Drop(state)
+		return nil, err
+	}
+	s := &luaSession{runtime: e.runtime, policy: p, state: state, object: returned[0], info: Session{
+		ID: newID(), Protocol: "lua", ReadyName: w.ready, Peer: e.config.Constructor}}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if t := e.runtime.Trace; t != nil && t.Opened != nil {
+		info := s.info
+		t.Opened(&info)
+	}
+	return s, nil
+}
+
+func (e *luaEngine) close() {
+	suffix := "@lua:" + e.config.Constructor
+	e.runtime.state.lua.Drain(func(group string) bool { return strings.HasSuffix(group, suffix) })
+}
+
+// luaSession is a connection object with the state that it lives in.
+type luaSession struct {
+	runtime *Runtime
+	policy  *Policy
+	state   *luastate.State
+	object  lua.LValue
+	info    Session
+	ctx     context.Context // ends when the session is killed
+	cancel  context.CancelCauseFunc
+	ended   sync.Once
+}
+
+// Alive is true: a Lua object says nothing by itself.
+func (s *luaSession) Alive() bool { return true }
+
+// Retire calls the connection's close method.
+func (s *luaSession) Retire() {
+	s.hangUp()
+	s.end()
+}
+
+// Kill makes a running call return. The state is then left to the one who called.
+func (s *luaSession) Kill() {
+	s.cancel(ErrClosed)
+	s.end()
+}
+
+func (s *luaSession) end() {
+	s.ended.Do(func() {
+		if t := s.runtime.Trace; t != nil && t.Closed != nil {
+			info := s.info
+			t.Closed(&info)
+		}
+	})
+}
+
+// closeTimeout bounds a close method.
+const closeTimeout = 5 * time.Second
+
+// hangUp calls close, if the object has such a method, and gives the state up. Errors are only for
+// the log: there is no message left that they could concern.
+func (s *luaSession) hangUp() {
+	defer s.policy.states.Drop(s.state)
+	if s.ctx.Err() != nil {
+		return // killed: nothing can be called any more
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, closeTimeout)
+	defer cancel()
+	method, err := s.state.Index(ctx, s.object, "close")
+	if err == nil && method != lua.LNil {
+		_, err = s.state.Call(ctx, 0, method, s.object)
+	}
+	if err != nil {
+		s.runtime.logger().Warn("policy: close failed", "constructor", s.info.Peer, "error", luastate.Message(err))
+	}
+}
+
+var errWatchdog = errors.New("watchdog: send did not return in time")
+
+// send calls the send method with one message. The caller's context does not end it: what has begun
+// is finished, or cut by Runtime.Close or the watchdog.
+func (s *luaSession) send(m *luaMessage, watchdog time.Duration) (res Result, reusable bool) {
+	ctx, cancel := context.WithTimeoutCause(s.ctx, watchdog, errWatchdog)
+	defer cancel()
+	method, err := s.state.Index(ctx, s.object, "send")
+	if err == nil && method == lua.LNil {
+		err = errors.New("the connection object has no method send")
+	}
+	var returned []lua.LValue
+	if err == nil {
+		object := kumo.NewMessage(s.state.L, m)
+		returned, err = s.state.Call(ctx, 1, method, s.object, object)
+		kumo.Expire(object)
+	}
+	var text string
+	if err == nil {
+		text, err = disposition(returned)
+	}
+	if err == nil {
+		return Result{Status: Delivered, Scope: ScopeMessage, Response: Response{Code: 200, Text: safeText(text)}}, true
+	}
+	if rejection, ok := kumo.AsRejection(err); ok {
+		return rejected(rejection), rejection.Code != 421
+	}
+	s.runtime.logger().Error("policy: send failed", "constructor", s.info.Peer, "message", m.ID(),
+		"error", luastate.Message(err), "traceback", luastate.Traceback(err))
+	res = Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400,
+		Text: safeText("delivery: error in deliver_message: sender:send method failed: " + luastate.Message(err))}}
+	if ctx.Err() != nil { // cut in the middle: what it did before nobody knows
+		res.MaybeDelivered = true
+		if errors.Is(context.Cause(ctx), errWatchdog) {
+			res.Response.Code, res.Response.Enhanced = 451, EnhancedCode{4, 4, 1}
+		}
+	}
+	return res, false
+}
+
+// disposition is the text that a successful send returned.
+func disposition(returned []lua.LValue) (string, error) {
+	got := lua.LNil
+	if len(returned) > 0 {
+		got = returned[0]
+	}
+	switch got.(type) {
+	case lua.LString, lua.LNumber:
+	default:
+		return "", fmt.Errorf("send returned %s: want the disposition as a string", luaKind(got))
+	}
+	text := got.String()
+	if !utf8.ValidString(text) {
+		return "", errors.New("send returned a string that is not UTF-8")
+	}
+	return text, nil
+}
+
+// rejected is the result of a send that raised kumo.reject.
+func rejected(r *kumo.Rejection) Result {
+	res := Result{Status: Permanent, Scope: ScopeMessage, Response: Response{Code: r.Code, Text: safeText(r.Text)}}
+	if r.Code >= 400 && r.Code <= 499 {
+		res.Status = Transient
+	}
+	return res
+}
+
+// maxText bounds the text of a result that Lua made.
+const maxText = 2048
+
+// safeText makes a text of Lua's fit for a result: one line, no control characters, bounded.
+func safeText(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	if len(s) > maxText {
+		cut := maxText
+		for !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut] + "…"
+	}
+	return s
+}
+
+// luaMessage is a message as Lua sees it. What Lua changes is kept beside it.
+type luaMessage struct {
+	attempt *attempt
+	changes *Changes
+}
+
+// ID, Sender, Recipients, Meta, QueueName, Data and NumAttempts answer the methods of the same name;
+// SetMeta and SetData record what Lua changes.
+func (m *luaMessage) ID() string { return m.attempt.msg.ID }
+
+func (m *luaMessage) Sender() kumo.Address {
+	a := m.attempt.sender
+	return kumo.Address{User: a.Local, Domain: a.Domain, Email: a.String()}
+}
+
+func (m *luaMessage) Recipients() []kumo.Address {
+	list := make([]kumo.Address, len(m.attempt.rcpts))
+	for i, r := range m.attempt.rcpts {
+		list[i] = kumo.Address{User: r.Local, Domain: r.Domain, Email: r.Address.String()}
+	}
+	return list
+}
+
+func (m *luaMessage) QueueName() string { return m.attempt.queue.String() }
+func (m *luaMessage) NumAttempts() int  { return m.attempt.msg.Attempts }
+
+func (m *luaMessage) Meta(key string) (any, bool) {
+	if m.changes != nil {
+		if v, ok := m.changes.Meta[key]; ok {
+			return v, true
+		}
+	}
+	v, ok := m.attempt.msg.Meta[key]
+	return v, ok
+}
+
+func (m *luaMessage) SetMeta(key string, v any) error {
+	c := m.change()
+	if c.Meta == nil {
+		c.Meta = map[string]any{}
+	}
+	c.Meta[key] = v
+	return nil
+}
+
+func (m *luaMessage) Data() ([]byte, error) {
+	body := m.attempt.msg.Body
+	if m.changes != nil && m.changes.Body != nil {
+		body = m.changes.Body
+	}
+	if b, ok := body.(Bytes); ok {
+		return b, nil
+	}
+	r, err := body.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var b bytes.Buffer
+	b.Grow(int(body.Size()) + bytes.MinRead)
+	_, err = b.ReadFrom(r)
+	return b.Bytes(), err
+}
+
+func (m *luaMessage) SetData(data []byte) { m.change().Body = Bytes(data) }
+
+func (m *luaMessage) change() *Changes {
+	if m.changes == nil {
+		m.changes = &Changes{}
+	}
+	return m.changes
+}

@@ -1,0 +1,174 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/maildrop"
+)
+
+// Maildir is the part of a protocol table that has maildir_path: each recipient gets a copy of its
+// own, synced to the disk before it is reported.
+type Maildir struct {
+	// Path is the Maildir: a template in the manner of Jinja with the variables meta, queue, campaign,
+	// tenant, domain, routing_domain, local_part, domain_part, email, sender_local_part,
+	// sender_domain_part and sender_email. A value fills in a part of one directory name and can never
+	// change the tree. Directories that do not exist are created.
+	Path string `config:"maildir_path" required:"true"`
+	// DirMode is the mode of every directory that is created, exactly; nil: the umask decides.
+	DirMode *Mode `config:"dir_mode"`
+	// FileMode is the mode of the files, exactly; nil: the umask decides.
+	FileMode *Mode `config:"file_mode"`
+}
+
+// Validate says what is wrong with the table.
+func (m *Maildir) Validate() error {
+	_, err := compilePath(m.Path)
+	return decode.In("maildir_path", err)
+}
+
+// Mode is a file mode in Unix's bits, 0 to 07777: permissions, sticky, setgid and setuid.
+type Mode uint32
+
+// String prints the mode in octal: "02775".
+func (m Mode) String() string { return "0" + strconv.FormatUint(uint64(m), 8) }
+
+// MarshalJSON prints the mode as a number.
+func (m Mode) MarshalJSON() ([]byte, error) { return strconv.AppendUint(nil, uint64(m), 10), nil }
+
+// UnmarshalJSON reads a number, or a text of octal digits.
+func (m *Mode) UnmarshalJSON(text []byte) error {
+	tree, err := decode.ParseJSON(text)
+	if err != nil {
+		return err
+	}
+	v, err := decode.ParseMode(tree)
+	*m = Mode(v)
+	return err
+}
+
+// maildirRetry is when a failed write is tried again, outside the normal schedule.
+const maildirRetry = time.Minute
+
+// maildirEngine delivers into Maildirs.
+type maildirEngine struct {
+	config   *Maildir
+	template *pathTemplate
+	drop     maildrop.Drop
+}
+
+func newMaildirEngine(c *Maildir) (*maildirEngine, error) {
+	t, err := compilePath(c.Path)
+	if err != nil {
+		return nil, decode.In("protocol.maildir_path", err)
+	}
+	return &maildirEngine{config: c, template: t, drop: maildrop.Drop{
+		DirMode: (*uint32)(c.DirMode), FileMode: (*uint32)(c.FileMode)}}, nil
+}
+
+func (e *maildirEngine) readyName(queue QueueName) string {
+	return unspecified + "->" + queue.routing() + "@maildir:" + e.config.Path
+}
+
+func (e *maildirEngine) plan(_ context.Context, a *attempt) (Plan, error) {
+	p := Plan{Protocol: "maildir", ReadyName: e.readyName(a.queue), Paths: make([]PlannedPath, len(a.results))}
+	for i := range a.results {
+		p.Paths[i] = PlannedPath{Recipient: a.results[i].Recipient, Err: a.results[i].Err}
+	}
+	for _, r := range a.rcpts {
+		p.Paths[r.index].Path, p.Paths[r.index].Err = e.template.render(templateVars(a, r.Address))
+	}
+	return p, nil
+}
+
+func (e *maildirEngine) deliver(ctx context.Context, a *attempt) {
+	session := &Session{ID: newID(), Protocol: "maildir", ReadyName: e.readyName(a.queue)}
+	for i := range a.rcpts {
+		r := &a.rcpts[i]
+		var res Result
+		if err := ctx.Err(); err != nil {
+			res = unsent(context.Cause(ctx))
+		} else {
+			res = e.store(ctx, a, r)
+			res.Session = session
+		}
+		a.settle(r, res)
+	}
+}
+
+// store writes one recipient's copy.
+func (e *maildirEngine) store(ctx context.Context, a *attempt, r *recipient) Result {
+	to := r.Address.String()
+	path, err := e.template.render(templateVars(a, r.Address))
+	if err != nil {
+		return noPath(to, err)
+	}
+	id, err := e.drop.Store(ctx, path, sized(a.msg.Body))
+	if err == nil {
+		return Result{Status: Delivered, Response: Response{
+			Code: 200, Text: fmt.Sprintf("%s: wrote to maildir with id=%s", to, id)}}
+	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return unsent(context.Cause(ctx)) // nothing was left behind
+	}
+	return Result{Status: Transient, RetryAfter: maildirRetry, Err: err, Response: Response{
+		Code: 400, Enhanced: diskStatus(err), Text: fmt.Sprintf("%s: failed to write to maildir: %v", to, err)}}
+}
+
+// sized opens a body and holds it to the size that it said: a copy of another size is not the
+// message.
+func sized(body Body) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		r, err := body.Open()
+		if err != nil {
+			return nil, err
+		}
+		return &sizedReader{ReadCloser: r, left: body.Size()}, nil
+	}
+}
+
+type sizedReader struct {
+	io.ReadCloser
+	left int64
+}
+
+var errBodySize = errors.New("the content is not of the size that it said")
+
+func (r *sizedReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.left -= int64(n)
+	if r.left < 0 || err == io.EOF && r.left > 0 {
+		return n, errBodySize
+	}
+	return n, err
+}
+
+// noPath is the result of a recipient for whom there is no path: permanent if it is the recipient's
+// own doing, else the config, the metadata or the sender may be other ones next time.
+func noPath(to string, err error) Result {
+	if e, ok := errors.AsType[*pathError](err); ok && e.recipient {
+		return Result{Status: Permanent, Err: err, Response: Response{
+			Code: 550, Enhanced: EnhancedCode{5, 1, 3}, Text: fmt.Sprintf("%s: no maildir: %v", to, err)}}
+	}
+	return Result{Status: Transient, RetryAfter: maildirRetry, Err: err, Response: Response{
+		Code: 451, Enhanced: EnhancedCode{4, 3, 5}, Text: fmt.Sprintf("%s: no maildir: %v", to, err)}}
+}
+
+// diskStatus is the enhanced code for a failure to write (RFC 3463 sections 3.3 and 3.4).
+func diskStatus(err error) EnhancedCode {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return EnhancedCode{4, 3, 1} // mail system full
+	case errors.Is(err, syscall.EDQUOT):
+		return EnhancedCode{4, 2, 2} // mailbox full
+	}
+	return EnhancedCode{4, 3, 0} // other mail system status
+}
+
+func (e *maildirEngine) close() {}

@@ -1,0 +1,593 @@
+package delivery
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mtadelivery/delivery/internal/address"
+	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/resolver"
+)
+
+// MXEntry is one entry of an mx_list: a text, or a name with its address.
+type MXEntry struct {
+	// Name is the text as written, if Addr is empty: a host name to be resolved for A and AAAA, an IP
+	// address (in brackets or not), either with a :PORT, or the absolute path of a unix socket. With
+	// an Addr it is the name for TLS and for people.
+	Name string
+	// Addr is an IP address or the path of a unix socket: nothing is looked up. It may have a :PORT;
+	// an IPv6 address with one needs brackets.
+	Addr string
+}
+
+// UnmarshalJSON reads a text, or a table with name and addr.
+func (e *MXEntry) UnmarshalJSON(text []byte) error {
+	tree, err := decode.ParseJSON(text)
+	if err != nil {
+		return err
+	}
+	switch v := tree.(type) {
+	case string:
+		*e = MXEntry{Name: v}
+	case map[string]any:
+		var pair struct {
+			Name   string `config:"name" required:"true"`
+			Addr   string `config:"addr" required:"true"`
+			Secure bool   `config:"is_secure"`
+		}
+		if err := decode.Decode(tree, &pair); err != nil {
+			return err
+		}
+		if pair.Secure {
+			return decode.Errorf("is_secure", "%s", "DANE is not available yet")
+		}
+		*e = MXEntry{Name: pair.Name, Addr: pair.Addr}
+	default:
+		return decode.Errorf("", "want a host name, an address in brackets, or a table {name=, addr=}")
+	}
+	_, err = e.target()
+	return err
+}
+
+// MarshalJSON prints the entry as it was written.
+func (e MXEntry) MarshalJSON() ([]byte, error) {
+	if e.Addr == "" {
+		return json.Marshal(e.Name)
+	}
+	return json.Marshal(struct {
+		Name string `json:"name"`
+		Addr string `json:"addr"`
+	}{e.Name, e.Addr})
+}
+
+// label is how the entry appears in a ready name.
+func (e MXEntry) label() string { return cmp.Or(e.Addr, e.Name) }
+
+// target is an mx_list entry, or a routing domain, taken apart: a name to be resolved, an address, or
+// a unix socket.
+type target struct {
+	name string // for TLS and for people; brackets kept, port removed
+	addr netip.Addr
+	unix string
+	port uint16 // 0: not given
+}
+
+func (e MXEntry) target() (target, error) {
+	if e.Addr == "" {
+		return parseTarget(e.Name)
+	}
+	t, err := parseTarget(e.Addr)
+	if err != nil {
+		return t, decode.In("addr", err)
+	}
+	if !t.addr.IsValid() && t.unix == "" {
+		return t, decode.Errorf("addr", "%q is not an IP address; a name alone is written as a plain text", e.Addr)
+	}
+	if t.name, err = address.ToASCII(strings.TrimSuffix(e.Name, ".")); err != nil {
+		return t, decode.Errorf("name", "%s", reasonOf(err))
+	}
+	return t, nil
+}
+
+// parseTarget reads the text form. An IPv6 address with a port needs brackets: ::1:2025 is the
+// address ::1:2025.
+func parseTarget(s string) (target, error) {
+	if strings.HasPrefix(s, "/") {
+		if path.Clean(s) != s || strings.ContainsAny(s, "\x00") {
+			return target{}, decode.Errorf("", "%q is not the path of a socket", s)
+		}
+		return target{name: s, unix: s}, nil
+	}
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return literalTarget(s, ip, 0)
+	}
+	host, port := s, uint16(0)
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.Contains(s[i:], "]") {
+		n, err := strconv.ParseUint(s[i+1:], 10, 64)
+		if err != nil {
+			return target{}, decode.Errorf("", "%q has no port number after the colon", s)
+		}
+		if n < 1 || n > 65535 {
+			return target{}, decode.Errorf("", "port %d is out of range (1 to 65535)", n)
+		}
+		host, port = s[:i], uint16(n)
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		inner, closed := strings.CutSuffix(inner, "]")
+		if len(inner) > 5 && strings.EqualFold(inner[:5], "ipv6:") {
+			inner = inner[5:]
+		}
+		ip, err := netip.ParseAddr(inner)
+		if err != nil || !closed {
+			return target{}, decode.Errorf("", "%q is not an IP address in brackets", host)
+		}
+		return literalTarget(host, ip, port)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return literalTarget(host, ip, port)
+	}
+	name, err := address.ToASCII(strings.TrimSuffix(host, "."))
+	if err != nil {
+		return target{}, decode.Errorf("", "%q is not a host name: %s", host, reasonOf(err))
+	}
+	return target{name: name, port: port}, nil
+}
+
+func literalTarget(name string, ip netip.Addr, port uint16) (target, error) {
+	if ip.Zone() != "" {
+		return target{}, decode.Errorf("", "%q has a zone", name)
+	}
+	return target{name: name, addr: ip.Unmap(), port: port}, nil
+}
+
+// DNSType is the type of a DNS record.
+type DNSType uint16
+
+// The types that delivery asks for, with their numbers in DNS.
+const (
+	DNSTypeA     DNSType = 1
+	DNSTypeCNAME DNSType = 5
+	DNSTypeMX    DNSType = 15
+	DNSTypeTXT   DNSType = 16
+	DNSTypeAAAA  DNSType = 28
+	DNSTypeTLSA  DNSType = 52
+)
+
+// DNSResult is the kind of a [DNSAnswer].
+type DNSResult int
+
+// An answer is one of these.
+const (
+	// DNSTempFail: no answer could be had. The zero value: silence is no verdict.
+	DNSTempFail DNSResult = iota
+	// DNSRecords: there are records of the type.
+	DNSRecords
+	// DNSNoData: the name exists, without records of the type.
+	DNSNoData
+	// DNSNXDomain: the name does not exist.
+	DNSNXDomain
+	// DNSBogus: DNSSEC validation failed.
+	DNSBogus
+)
+
+// MXRecord is a mail exchanger of a domain.
+type MXRecord struct {
+	Preference uint16
+	// Host is lower-case and without the final dot; "." is the null MX of RFC 7505.
+	Host string
+}
+
+// TLSARecord is a TLSA record (RFC 6698).
+type TLSARecord struct {
+	Usage, Selector, MatchingType uint8
+	Data                          []byte
+}
+
+// DNSAnswer is what a [Resolver] answers.
+type DNSAnswer struct {
+	Result DNSResult
+	// Secure: the answer was validated with DNSSEC by a resolver that is trusted to do so.
+	Secure bool
+	// Name is the name that the records belong to, at the end of a chain of CNAMEs.
+	Name string
+	// TTL is how long the answer may be kept.
+	TTL time.Duration
+	// The records, according to the type that was asked for. They may be shared with a cache: whoever
+	// asked must not write to them.
+	MX    []MXRecord
+	Addrs []netip.Addr
+	TXT   []string
+	TLSA  []TLSARecord
+	CNAME string
+	// Err says why for DNSTempFail and DNSBogus.
+	Err error
+}
+
+// A Resolver answers DNS questions. Names are absolute, as A-labels without the final dot. It must
+// be safe for concurrent use and return when ctx ends. Caching is its business: it is asked for each
+// message.
+type Resolver interface {
+	Lookup(ctx context.Context, name string, t DNSType) DNSAnswer
+}
+
+// DNS is a [Resolver] that asks recursive name servers, over UDP and TCP, and keeps their answers
+// for as long as they may be kept. The zero value asks those of /etc/resolv.conf. It must not be
+// copied after first use.
+type DNS struct {
+	// Servers are the servers to ask, "192.0.2.1:53", in this order; nil: those of /etc/resolv.conf.
+	Servers []string
+	// TrustAD: the servers validate DNSSEC and the way to them is safe, so that the AD bit of their
+	// answers may be believed. Without it no answer is secure, but for the option trust-ad in
+	// /etc/resolv.conf.
+	TrustAD bool
+	// Timeout is for one question to one server; 0: 5 s.
+	Timeout time.Duration
+
+	start  sync.Once
+	client resolver.Client
+}
+
+// Lookup asks one question.
+func (d *DNS) Lookup(ctx context.Context, name string, t DNSType) DNSAnswer {
+	a := d.ready().Lookup(ctx, name, resolver.Type(t))
+	answer := DNSAnswer{
+		Secure: a.Secure, Name: a.Name, TTL: a.TTL, Addrs: a.Addrs, TXT: a.TXT, CNAME: a.CNAME, Err: a.Err}
+	switch a.Result {
+	case resolver.Records:
+		answer.Result = DNSRecords
+	case resolver.NoData:
+		answer.Result = DNSNoData
+	case resolver.NXDomain:
+		answer.Result = DNSNXDomain
+	case resolver.Bogus:
+		answer.Result = DNSBogus
+	}
+	for _, r := range a.MX {
+		answer.MX = append(answer.MX, MXRecord(r))
+	}
+	for _, r := range a.TLSA {
+		answer.TLSA = append(answer.TLSA, TLSARecord(r))
+	}
+	return answer
+}
+
+// Close ends what the resolver has under way.
+func (d *DNS) Close() error { return d.ready().Close() }
+
+func (d *DNS) ready() *resolver.Client {
+	d.start.Do(func() {
+		d.client.Servers, d.client.TrustAD, d.client.Timeout = d.Servers, d.TrustAD, d.Timeout
+	})
+	return &d.client
+}
+
+// route is where the mail of a queue goes, before addresses are known.
+type route struct {
+	site  string
+	hosts [][]target // by preference, best first
+	list  bool       // an mx_list: its order is kept
+}
+
+// planError is a failure that meets every message of a ready name.
+type planError struct {
+	status   Status
+	response Response
+	err      error
+}
+
+func (e *planError) Error() string { return "delivery: " + e.response.Text }
+func (e *planError) Unwrap() error { return e.err }
+
+func (e *planError) result() Result {
+	return Result{Status: e.status, Response: e.response, Scope: ScopeReadyName, Err: e}
+}
+
+// unresolved is the failure of a queue whose destination cannot be found out now: never a bounce,
+// because a domain that vanishes for a day is a common accident.
+func unresolved(queue QueueName, err error) *planError {
+	return &planError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
+		Text: fmt.Sprintf("delivery: failed to resolve queue %s: %v", queue, err)}, err}
+}
+
+var (
+	errNullMX = &planError{Permanent, Response{Code: 556, Enhanced: EnhancedCode{5, 1, 10},
+		Text: "Recipient address has a null MX"}, nil} // RFC 7505 section 4.2
+	errNoHosts = &planError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
+		Text: "MX didn't resolve to any hosts"}, nil}
+	errAllSkipped = &planError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
+		Text: "delivery: MX consisted solely of hosts on the skip_hosts list"}, nil}
+)
+
+func errProhibited(host, addr string) *planError {
+	return &planError{Permanent, Response{Code: 550, Enhanced: EnhancedCode{5, 4, 4},
+		Text: fmt.Sprintf("%s (%s) is on the list of prohibited_hosts", host, addr)}, nil}
+}
+
+// listRoute is the route of an mx_list.
+func listRoute(list []MXEntry) (*route, error) {
+	r := &route{list: true}
+	labels := make([]string, len(list))
+	for i, e := range list {
+		t, err := e.target()
+		if err != nil {
+			return nil, decode.In(fmt.Sprintf("mx_list[%d]", i), err)
+		}
+		labels[i] = e.label()
+		r.hosts = append(r.hosts, []target{t})
+	}
+	r.site = "mx_list:" + strings.Join(labels, ",")
+	return r, nil
+}
+
+// domainRoute finds the mail exchangers of a queue's routing domain (RFC 5321 section 5.1).
+func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *planError) {
+	domain, port, err := parseRoutingDomain(queue.routing())
+	if err != nil {
+		return nil, unresolved(queue, err)
+	}
+	if domain.addr.IsValid() {
+		return &route{site: joinPort(domain.addr.String(), port), hosts: [][]target{{domain}}}, nil
+	}
+	answer := dns.Lookup(ctx, domain.name, DNSTypeMX)
+	var names []string
+	r := &route{}
+	switch answer.Result {
+	case DNSRecords:
+		if len(answer.MX) == 1 && answer.MX[0].Host == "." {
+			return nil, errNullMX
+		}
+		records := slices.Clone(answer.MX)
+		slices.SortStableFunc(records, func(a, b MXRecord) int {
+			return cmp.Or(cmp.Compare(a.Preference, b.Preference), strings.Compare(a.Host, b.Host))
+		})
+		for i, mx := range records {
+			if mx.Host == "." { // no null MX, because there are others (RFC 7505 section 3)
+				continue
+			}
+			if i == 0 || mx.Preference != records[i-1].Preference || len(r.hosts) == 0 {
+				r.hosts = append(r.hosts, nil)
+			}
+			last := len(r.hosts) - 1
+			r.hosts[last] = append(r.hosts[last], target{name: mx.Host, port: port})
+			names = append(names, mx.Host)
+		}
+	case DNSNoData: // the implicit MX
+		r.hosts = [][]target{{{name: domain.name, port: port}}}
+		names = []string{domain.name}
+	case DNSNXDomain:
+		return nil, unresolved(queue, fmt.Errorf("the domain %s does not exist", domain.name))
+	case DNSBogus:
+		return nil, unresolved(queue, cmp.Or(answer.Err, fmt.Errorf("the MX records of %s fail DNSSEC validation", domain.name)))
+	default:
+		return nil, unresolved(queue, cmp.Or(answer.Err, fmt.Errorf("no answer to the question for the MX records of %s", domain.name)))
+	}
+	if len(names) == 0 {
+		return nil, errNoHosts
+	}
+	r.site = siteName(names, port)
+	return r, nil
+}
+
+// parseRoutingDomain takes apart example.com, example.com:2025, [192.0.2.1], [192.0.2.1]:2025,
+// [192.0.2.1:2025] and [IPv6:::1]. Unlike in an mx_list, an address needs brackets.
+func parseRoutingDomain(s string) (target, uint16, error) {
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		if inner, closed := strings.CutSuffix(inner, "]"); closed {
+			if ap, err := netip.ParseAddrPort(inner); err == nil {
+				s = fmt.Sprintf("[%s]:%d", ap.Addr(), ap.Port())
+			}
+		}
+		t, err := parseTarget(s)
+		return t, t.port, err
+	}
+	name, portText, found := strings.Cut(s, ":")
+	var port uint16
+	if found {
+		n, err := strconv.ParseUint(portText, 10, 16)
+		if err != nil || n == 0 {
+			return target{}, 0, fmt.Errorf("%q has no port number after the colon", s)
+		}
+		port = uint16(n)
+	}
+	name, err := address.ToASCII(name)
+	return target{name: name, port: port}, port, err
+}
+
+// siteName folds the names of a domain's hosts, in plan order, into one: label by label from the
+// right, the distinct labels of a position in order of first appearance, with a ? where a host has
+// none. Domains whose mail goes to the same hosts share the name, and so their limits.
+func siteName(hosts []string, port uint16) string {
+	type position struct {
+		labels   []string
+		optional bool
+	}
+	var positions []position // from the right
+	for i, host := range hosts {
+		labels := strings.Split(host, ".")
+		slices.Reverse(labels)
+		for len(positions) < len(labels) {
+			positions = append(positions, position{optional: i > 0})
+		}
+		for j := range positions {
+			if j >= len(labels) {
+				positions[j].optional = true
+			} else if !slices.Contains(positions[j].labels, labels[j]) {
+				positions[j].labels = append(positions[j].labels, labels[j])
+			}
+		}
+	}
+	parts := make([]string, len(positions))
+	for j, p := range positions {
+		s := strings.Join(p.labels, "|")
+		if len(p.labels) > 1 {
+			s = "(" + s + ")"
+		}
+		if p.optional {
+			s += "?"
+		}
+		parts[len(positions)-1-j] = s
+	}
+	return joinPort(strings.Join(parts, "."), port)
+}
+
+func joinPort(host string, port uint16) string {
+	if port == 0 {
+		return host
+	}
+	return host + ":" + strconv.Itoa(int(port))
+}
+
+// candidate is one address to connect to.
+type candidate struct {
+	host string // for TLS, logs and results
+	addr netip.AddrPort
+	unix string
+	err  error // instead of an address: why there is none
+}
+
+// network and address are as net.Dial wants them.
+func (c *candidate) network() string {
+	if c.unix != "" {
+		return "unix"
+	}
+	return "tcp"
+}
+
+func (c *candidate) address() string {
+	if c.unix != "" {
+		return c.unix
+	}
+	return c.addr.String()
+}
+
+// maxCandidates bounds what one plan tries: a domain may publish any number of addresses, and each
+// that does not answer costs a connect_timeout.
+const maxCandidates = 64
+
+// connectionPlan resolves the hosts of a route and applies what the egress path prohibits and skips.
+// Hosts that do not resolve are in the list, with their error, and do not spoil the others.
+func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPath, source *EgressSource) ([]candidate, *planError) {
+	var plan []candidate
+	seen := map[string]bool{}
+	found := 0
+	for _, group := range r.hosts {
+		var addresses, failed []candidate
+		for _, t := range group {
+			port := cmp.Or(source.RemotePort, t.port, path.SMTPPort)
+			if t.unix != "" {
+				addresses = append(addresses, candidate{host: t.name, unix: t.unix})
+				continue
+			}
+			ips, err := []netip.Addr{t.addr}, error(nil)
+			if !t.addr.IsValid() {
+				ips, err = lookupAddrs(ctx, dns, t.name, path.IPLookupStrategy)
+			}
+			if err != nil {
+				failed = append(failed, candidate{host: t.name, err: err})
+			}
+			for _, ip := range ips {
+				addresses = append(addresses, candidate{host: t.name, addr: netip.AddrPortFrom(ip.Unmap(), port)})
+			}
+		}
+		if !r.list {
+			rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
+		}
+		for _, c := range addresses {
+			if key := c.host + " " + c.address(); !seen[key] && found < maxCandidates {
+				seen[key] = true
+				found++
+				plan = append(plan, c)
+			}
+		}
+		plan = append(plan, failed...)
+	}
+	if found == 0 {
+		return plan, errNoHosts
+	}
+	return permitted(plan, path, source)
+}
+
+// permitted takes from a plan what may not be tried. One prohibited address condemns the whole plan:
+// a domain that publishes a loopback address among others is no less a trap for it.
+func permitted(plan []candidate, path *EgressPath, source *EgressSource) ([]candidate, *planError) {
+	for _, c := range plan {
+		if c.addr.IsValid() && covers(path.ProhibitedHosts, c.addr.Addr()) {
+			return plan, errProhibited(c.host, c.addr.Addr().String())
+		}
+	}
+	kept := slices.DeleteFunc(slices.Clone(plan), func(c candidate) bool {
+		return c.addr.IsValid() && covers(path.SkipHosts, c.addr.Addr())
+	})
+	if !slices.ContainsFunc(kept, usable) {
+		return kept, errAllSkipped
+	}
+	if bound := source.SourceAddress; bound.IsValid() {
+		for i, c := range kept {
+			if c.addr.IsValid() && c.addr.Addr().Is4() != bound.Unmap().Is4() {
+				kept[i].err = fmt.Errorf("source_address %s is of another address family", bound)
+			}
+		}
+	}
+	return kept, nil
+}
+
+func usable(c candidate) bool { return c.err == nil }
+
+func covers(prefixes []netip.Prefix, ip netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// lookupAddrs resolves a host name as ip_lookup_strategy says: all A before all AAAA, unless the
+// strategy names another order. A family that fails is forgotten if the other has addresses.
+func lookupAddrs(ctx context.Context, dns Resolver, host, strategy string) ([]netip.Addr, error) {
+	var v4, v6 DNSAnswer
+	ask4 := func() { v4 = dns.Lookup(ctx, host, DNSTypeA) }
+	ask6 := func() { v6 = dns.Lookup(ctx, host, DNSTypeAAAA) }
+	none := DNSAnswer{Result: DNSNoData}
+	switch strategy {
+	case "Ipv4Only":
+		v6 = none
+		ask4()
+	case "Ipv6Only":
+		v4 = none
+		ask6()
+	case "Ipv4ThenIpv6":
+		v6 = none
+		if ask4(); len(v4.Addrs) == 0 {
+			ask6()
+		}
+	case "Ipv6ThenIpv4":
+		v4 = none
+		if ask6(); len(v6.Addrs) == 0 {
+			ask4()
+		}
+	default:
+		var second sync.WaitGroup
+		second.Go(ask6)
+		ask4()
+		second.Wait()
+	}
+	if addrs := slices.Concat(v4.Addrs, v6.Addrs); len(addrs) > 0 {
+		return addrs, nil
+	}
+	for _, a := range []DNSAnswer{v4, v6} {
+		if a.Result == DNSTempFail || a.Result == DNSBogus {
+			return nil, cmp.Or(a.Err, fmt.Errorf("no answer to the question for the addresses of %s", host))
+		}
+	}
+	if v4.Result == DNSNXDomain || v6.Result == DNSNXDomain {
+		return nil, fmt.Errorf("%s does not exist", host)
+	}
+	return nil, errors.New(host + " has no address")
+}

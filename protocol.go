@@ -1,0 +1,1312 @@
+// Package delivery gets mail out of a queue. It is an embeddable implementation of KumoMTA's
+// protocol queue option: the host's queue manager has a message due and a queue config in hand; it
+// hands both over and gets back what happened to every recipient.
+//
+//	var rt delivery.Runtime
+//	defer rt.Close(ctx)
+//	policy, err := rt.LoadPolicy(ctx, "policy.lua")    // or: config, err := delivery.ParseQueueConfig(json)
+//	rt.SetPolicy(policy)
+//	config, err := policy.QueueConfig(ctx, queue)      // get_queue_config
+//	protocol, err := rt.Protocol(config)
+//	defer protocol.Close(ctx)
+//	outcome := protocol.Deliver(ctx, &delivery.Message{
+//		ID: "1", From: "a@example.org", Recipients: []delivery.Recipient{{Address: "b@example.com"}},
+//		Queue: queue, Body: delivery.Bytes(content),
+//	})
+//	for _, r := range outcome.Results {
+//		fmt.Println(r.Recipient, r.Status, r.Response)
+//	}
+//
+// # One call, one message, one outcome
+//
+// [Protocol.Deliver] is to mail what http.RoundTripper is to HTTP. One call is one attempt at one
+// message for all of its recipients, and returns exactly once, with one [Result] for each of them in
+// order: a recipient can be neither lost nor reported twice. Concurrency is the batch: call Deliver
+// from as many goroutines as there is mail, and connections are opened, shared, limited and closed
+// behind the call.
+//
+// A result is Delivered, Transient (try later), Permanent (return the mail) or Unsent (nothing was
+// tried; do not count an attempt), with the reply that decided, how long to wait where the usual
+// schedule does not apply, and whether the peer may have the message after all. The host owns the
+// spool, the retry times and the bounces.
+//
+// # Three protocols
+//
+// A [QueueConfig] chooses one, in JSON or from Lua:
+//
+//   - [SMTP] (also LMTP): to the MX of the queue's routing domain, or to the hosts of an mx_list. How
+//     to speak to a site is its [EgressPath]: limits, timeouts, TLS, ports. Connections are kept for
+//     the next message and are only ever used again by what would have opened them.
+//   - [Maildir]: a templated path for each recipient, synced to the disk before it is reported.
+//   - [CustomLua]: a constructor event of the policy makes an object whose send delivers.
+//
+// # Config is data
+//
+// A config that parses is a config that runs: unknown keys, wrong types, impossible values and
+// values that ask for what is not available yet are refused at the parse, with a [*ConfigError] that
+// names the field and, from Lua, file and line. Every default is filled in; what is printed parses to
+// the same value. In Go, the zero value of every config means its defaults.
+//
+// A [Policy] is a KumoMTA policy file. gopher-lua runs it: Lua 5.1 with what scripts for Lua 5.4
+// expect of the library. It answers get_queue_config and, as an [Egress], the events that choose
+// sources and paths. [Runtime.SetPolicy] swaps policies while deliveries run. A host that runs
+// gopher-lua itself installs the same module with [Runtime.InstallLua].
+//
+// # The runtime
+//
+// A [Runtime] holds what the host lends (resolver, dialer, certificate authorities, logger, trace
+// hooks) and what is shared (connections, limits). Its zero value works. [Runtime.Close] bounds the
+// end: after it no goroutine and no connection is left and every call has its outcome.
+//
+// # Where this differs from KumoMTA, on purpose
+//
+//	what                            KumoMTA                              here
+//	a write to a Maildir failed     the normal schedule                  after one minute, as its manual says
+//	a bad recipient in a path       used as it is                        Permanent 5.1.3, nothing is written
+//	nil or undefined in a path      "none", or nothing                   Transient: the template says default('…')
+//	a template fails                what was rendered before is written  per recipient; the others are served
+//	unknown key in smtp, protocol   ignored                              a config error
+//	two protocols in one table      the first of a fixed order           a config error
+//	mx_list = {}                    an error                             the MX records
+//	'[::1]:2025', dir_mode = 509.0  an error                             accepted
+//	one entry does not resolve      the queue waits for ever             the others are tried
+//	a null MX among other MXs       the whole domain is refused          ignored (RFC 7505 section 3)
+//	an address twice in a plan      tried twice                          tried once
+//	251, 252 and other 2yz          a failure, or a silent success       accepted
+//	DATA refused after RCPT 550     the 550 is lost                      each recipient keeps its own reply
+//	RSET refused                    the reply is the message's           a new connection
+//	DATA 354, no recipient          the reply to RCPT                    same, and the lone dot is answered
+//	LMTP                            one reply for all                    one reply for each recipient
+//	wait after the content          5 minutes                            10 minutes (RFC 5321 section 4.5.3.2.6)
+//	EHLO refused                    the host fails                       HELO
+//	a handshake failed              in clear on the same socket, if      never: the host fails
+//	                                OpportunisticInsecure
+//	bare CR, bare LF                sent as they are                     a space, CRLF: a reply can be smuggled in neither
+//	RSET between messages           before each later one                same, in the group of a pipelining peer
+//	reconnect_strategy              ConnectNextHost                      the next message begins its plan anew
+//	source_address of one family    hosts of the other fail              they are passed over
+//	kumo                            only by require                      also a global, as the manual's examples use it
+//	tenant in "campaign:@domain"    ""                                   nil
+//	a Lua connection after an error cannot connect again                 is made anew
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"github.com/mtadelivery/delivery/internal/address"
+	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/sessions"
+)
+
+// A Protocol delivers messages in the way that one queue config says. Get one from
+// [Runtime.Protocol].
+//
+// One call is one attempt at one message. Concurrency is the batch: a simple host calls Deliver in
+// a loop, a fast one from many goroutines, and the protocol shares connections between the calls.
+type Protocol interface {
+	// Deliver attempts msg once for each of its recipients and reports what happened to each: the
+	// outcome has exactly one result per recipient, in the order of msg.Recipients, whatever
+	// happens. It never writes to msg and does not look at it after it returned. It is safe for
+	// concurrent use.
+	//
+	// The end of ctx ends the wait for a connection or the making of one: recipients for whom
+	// nothing was sent are Unsent. Once a transaction has begun it is finished under the timeouts of
+	// the egress path, because leaving between the end of the content and its reply is what makes
+	// duplicates (RFC 1047); only [Runtime.Close] with a context that has ended cuts it short.
+	Deliver(ctx context.Context, msg *Message) Outcome
+
+	// Plan says what Deliver would do with msg now, without doing it: the ready name and the hosts,
+	// the paths or the constructor. It asks the DNS and the policy; it opens no connection and writes
+	// no file. It is safe for concurrent use.
+	Plan(ctx context.Context, msg *Message) (Plan, error)
+
+	// Close gives this handle back. The last handle of a protocol waits for the deliveries under way
+	// and ends the idle connections that the protocol opened; when ctx ends first, it returns ctx's
+	// error and the rest goes on. Close can be called again.
+	Close(ctx context.Context) error
+}
+
+// Plan is what [Protocol.Plan] answers.
+type Plan struct {
+	// Protocol is "smtp", "lmtp", "maildir" or "lua".
+	Protocol string
+	// ReadyName is the name under which limits are counted: SOURCE->SITE@PROTOCOL.
+	ReadyName string
+	// Hosts are the addresses that SMTP would try, in order; one that does not resolve has an Err.
+	Hosts []PlannedHost
+	// Paths are the Maildirs, one for each recipient in the envelope's order.
+	Paths []PlannedPath
+	// Constructor is the Lua event that would make the connection.
+	Constructor string
+}
+
+// PlannedHost is one stop of an SMTP plan.
+type PlannedHost struct {
+	// Host is the name as the MX record or the mx_list gives it.
+	Host string
+	// Address is "192.0.2.7:25", "[2001:db8::7]:25" or the path of a unix socket.
+	Address string
+	// Err says why there is no address.
+	Err error
+}
+
+// PlannedPath is where one recipient's copy would go.
+type PlannedPath struct {
+	Recipient string
+	Path      string
+	// Err says why there is no path: the recipient would be refused or deferred for it.
+	Err error
+}
+
+// Message is one message with its envelope, as the host's queue holds it.
+type Message struct {
+	// ID is the host's name for the message; Lua sees it as message:id().
+	ID string
+	// From is the envelope sender; "" and "<>" are the null sender.
+	From string
+	// MailOptions are the parameters of MAIL, as a go-smtp server receives them; nil: none.
+	MailOptions *smtp.MailOptions
+	// Recipients are the envelope recipients. All of them go to the queue of the message: splitting
+	// by domain is the host's. The same address twice is two recipients.
+	Recipients []Recipient
+	// Queue is the name of the queue that the message is in. The zero name stands for what the
+	// metadata and the first recipient say, see [Message.QueueName].
+	Queue QueueName
+	// Meta is the message's metadata: nil, booleans, numbers, strings, []any and map[string]any.
+	Meta map[string]any
+	// Attempts is the number of finished attempts; Lua sees it as message:num_attempts().
+	Attempts int
+	// Body is the content: header and body as they are to be sent.
+	Body Body
+}
+
+// Recipient is one envelope recipient.
+type Recipient struct {
+	// Address is a mailbox: user@domain, without angle brackets. A local part that needs quotes may
+	// come with them or, as a go-smtp server hands it on, without.
+	Address string
+	// Options are the parameters of RCPT, as a go-smtp server receives them; nil: none.
+	Options *smtp.RcptOptions
+}
+
+// Body is the content of a message. It may be opened several times, also at the same time, and is
+// read as a stream: it is never held in memory as a whole unless it is a [Bytes].
+type Body interface {
+	// Size is the number of bytes that a reader yields. One that yields more or fewer fails the
+	// attempt: the peer is never told that such a message ended.
+	Size() int64
+	// Open returns a reader at the first byte.
+	Open() (io.ReadCloser, error)
+}
+
+// Bytes is a [Body] in memory.
+type Bytes []byte
+
+// Size returns len(b).
+func (b Bytes) Size() int64 { return int64(len(b)) }
+
+// Open returns a reader of b.
+func (b Bytes) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+
+// File returns the named file as a [Body]. The size is taken now; the file is opened for each
+// attempt and must not change meanwhile.
+func File(name string) (Body, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	return fileBody{name, info.Size()}, nil
+}
+
+type fileBody struct {
+	name string
+	size int64
+}
+
+func (f fileBody) Size() int64                  { return f.size }
+func (f fileBody) Open() (io.ReadCloser, error) { return os.Open(f.name) }
+
+// MessageError says why a message or one of its recipients can never be sent.
+type MessageError struct {
+	// Field is what is wrong: "From", "Recipients[2]", "MailOptions.RequireTLS", "Body".
+	Field  string
+	Reason string
+}
+
+func (e *MessageError) Error() string { return e.Field + ": " + e.Reason }
+
+// Validate says whether the message can be sent as it is: the error is nil, or a [*MessageError]
+// that names the first field for which it cannot. [Protocol.Deliver] does not need it to be called:
+// there, a recipient that can never be sent is Permanent and the others are served.
+func (m *Message) Validate() error {
+	if err := m.validateWhole(); err != nil {
+		return err
+	}
+	for i := range m.Recipients {
+		if _, err := m.recipient(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// validateWhole checks what concerns all recipients. It returns a *MessageError or nil.
+func (m *Message) validateWhole() error {
+	if len(m.Recipients) == 0 {
+		return &MessageError{"Recipients", "the message has no recipient"}
+	}
+	if m.Body == nil {
+		return &MessageError{"Body", "the message has no content"}
+	}
+	if _, err := m.sender(); err != nil {
+		return err
+	}
+	if o := m.MailOptions; o != nil {
+		switch {
+		case o.Body == smtp.BodyBinaryMIME:
+			return &MessageError{"MailOptions.Body", "BINARYMIME is not available yet"}
+		case o.RequireTLS:
+			return &MessageError{"MailOptions.RequireTLS", "REQUIRETLS is not available yet"}
+		}
+	}
+	return nil
+}
+
+func (m *Message) sender() (address.Address, error) {
+	a, err := address.ParseSender(m.From)
+	if err != nil {
+		return a, &MessageError{"From", reasonOf(err)}
+	}
+	return a, nil
+}
+
+func (m *Message) recipient(i int) (address.Address, error) {
+	r, field := &m.Recipients[i], fmt.Sprintf("Recipients[%d]", i)
+	a, err := address.Parse(r.Address)
+	if err != nil {
+		return a, &MessageError{field, reasonOf(err)}
+	}
+	if o := r.Options; o != nil {
+		switch {
+		case o.DeliverBy != nil:
+			return a, &MessageError{field + ".Options.DeliverBy", "DELIVERBY is not available yet"}
+		case o.MTPriority != nil:
+			return a, &MessageError{field + ".Options.MTPriority", "MT-PRIORITY is not available yet"}
+		case !o.RequireRecipientValidSince.IsZero():
+			return a, &MessageError{field + ".Options.RequireRecipientValidSince", "RRVS is not available yet"}
+		}
+	}
+	return a, nil
+}
+
+func reasonOf(err error) string { return strings.TrimPrefix(err.Error(), "address: ") }
+
+// QueueName returns the name of the queue that the message belongs to: Queue where it is set, else
+// the metadata value "queue", else what the metadata values "campaign", "tenant" and
+// "routing_domain" and the domain of the first recipient make up.
+func (m *Message) QueueName() (QueueName, error) {
+	if m.Queue != (QueueName{}) {
+		return m.Queue, nil
+	}
+	var from [4]string
+	for i, key := range [...]string{"queue", "campaign", "tenant", "routing_domain"} {
+		switch v := m.Meta[key].(type) {
+		case nil:
+		case string:
+			from[i] = v
+		default:
+			return QueueName{}, &MessageError{"Meta." + key, fmt.Sprintf("a %T, where a queue name needs a string", v)}
+		}
+	}
+	if from[0] != "" {
+		return ParseQueueName(from[0]), nil
+	}
+	name := QueueName{Campaign: from[1], Tenant: from[2], RoutingDomain: from[3]}
+	for i := range m.Recipients {
+		if a, err := m.recipient(i); err == nil {
+			name.Domain = a.Domain
+			return name, nil
+		}
+	}
+	return name, &MessageError{"Recipients", "no recipient names a domain for the queue"}
+}
+
+// QueueName names a scheduled queue: campaign:tenant@domain!routing_domain, of which all but the
+// domain may be missing. The domain and the routing domain may end in :PORT.
+type QueueName struct {
+	Campaign      string
+	Tenant        string
+	Domain        string
+	RoutingDomain string
+}
+
+// ParseQueueName takes a queue name apart. It never fails: a name without an @ is a domain.
+func ParseQueueName(s string) QueueName {
+	var q QueueName
+	left, right, found := strings.Cut(s, "@")
+	if !found {
+		left, right = "", s
+	}
+	if campaign, tenant, ok := strings.Cut(left, ":"); ok {
+		q.Campaign, q.Tenant = campaign, tenant
+	} else {
+		q.Tenant = left
+	}
+	q.Domain, q.RoutingDomain, _ = strings.Cut(right, "!")
+	return q
+}
+
+// String puts the name together again.
+func (q QueueName) String() string {
+	var b strings.Builder
+	if q.Campaign != "" {
+		b.WriteString(q.Campaign + ":")
+	}
+	if b.WriteString(q.Tenant); b.Len() > 0 {
+		b.WriteByte('@')
+	}
+	b.WriteString(q.Domain)
+	if q.RoutingDomain != "" {
+		b.WriteString("!" + q.RoutingDomain)
+	}
+	return b.String()
+}
+
+// routing is the domain whose mail exchangers serve the queue.
+func (q QueueName) routing() string {
+	if q.RoutingDomain != "" {
+		return q.RoutingDomain
+	}
+	return q.Domain
+}
+
+// Outcome is what happened to a message in one attempt.
+type Outcome struct {
+	// Results has one entry per recipient, in the envelope's order.
+	Results []Result
+	// Changes is what a Lua delivery changed in the message (set_meta, set_data); nil: nothing. The
+	// host that keeps the message for another attempt applies them.
+	Changes *Changes
+	// Err is what concerns no single recipient: a message that cannot be sent as it is, a closed
+	// runtime, a policy that fails. The results are complete all the same.
+	Err error
+}
+
+// Changes are the changes that Lua made to a message.
+type Changes struct {
+	// Meta has the keys that were set and their new values.
+	Meta map[string]any
+	// Body is the new content; nil: unchanged.
+	Body Body
+}
+
+// Status is what became of one recipient.
+type Status int
+
+// A recipient is in exactly one of these.
+const (
+	// Transient: it did not work now and may later. The zero value, so that a result that nobody
+	// filled in never deletes mail.
+	Transient Status = iota
+	// Delivered: the peer, the disk or the Lua connection has taken responsibility.
+	Delivered
+	// Permanent: it will never work; the recipient's mail is to be returned.
+	Permanent
+	// Unsent: nothing was tried, and this is not to be counted as an attempt.
+	Unsent
+)
+
+// String returns "transient", "delivered", "permanent" or "unsent".
+func (s Status) String() string {
+	switch s {
+	case Transient:
+		return "transient"
+	case Delivered:
+		return "delivered"
+	case Permanent:
+		return "permanent"
+	case Unsent:
+		return "unsent"
+	}
+	return fmt.Sprintf("Status(%d)", int(s))
+}
+
+// Scope says what else a result would hold for.
+type Scope int
+
+// Scopes, from the narrowest on.
+const (
+	// ScopeRecipient: this recipient of this message.
+	ScopeRecipient Scope = iota
+	// ScopeMessage: every recipient of this message.
+	ScopeMessage
+	// ScopeReadyName: everything under this ready name; the host can hold back the rest.
+	ScopeReadyName
+)
+
+// String returns "recipient", "message" or "ready name".
+func (s Scope) String() string {
+	switch s {
+	case ScopeRecipient:
+		return "recipient"
+	case ScopeMessage:
+		return "message"
+	case ScopeReadyName:
+		return "ready name"
+	}
+	return fmt.Sprintf("Scope(%d)", int(s))
+}
+
+// Result is what happened to one recipient in one attempt.
+type Result struct {
+	// Recipient is the address in its wire form: quoted where it needs to be, with A-labels. An
+	// address that can never be sent stands as the host gave it.
+	Recipient string
+	Status    Status
+	// Response is the reply that decided; without one (Unsent) its code is 0.
+	Response Response
+	// RetryAfter is how long to wait where the normal schedule does not apply. For Transient zero
+	// means the normal schedule, for Unsent at once.
+	RetryAfter time.Duration
+	Scope      Scope
+	// MaybeDelivered: the peer may have the message all the same, because the connection broke after
+	// the last byte of the content and before the reply to it. Sending again may make a duplicate.
+	MaybeDelivered bool
+	// ContentChanged: a bare LF went out as CRLF, or a bare CR as a space (SMTP only).
+	ContentChanged bool
+	// Session is what carried the recipient; nil where there was none.
+	Session *Session
+	// Err is the cause where no reply decided, for errors.Is and errors.As.
+	Err error
+}
+
+// Response is the reply of a server, or one of our own in the same form. For Maildir and Lua the
+// code is 200, or 400 and above for a failure, and the text is the disposition.
+type Response struct {
+	Code     int
+	Enhanced EnhancedCode
+	// Text is the reply's text without codes, lines joined with "\n". It is valid UTF-8 without
+	// control characters, whatever the peer sent.
+	Text string
+	// Command is the verb that was answered: MAIL, RCPT, DATA (for the 354), "." (for the end of
+	// data), RSET; empty where none was.
+	Command string
+}
+
+// String returns code, enhanced code and text on one line.
+func (r Response) String() string {
+	s := fmt.Sprintf("%03d", r.Code)
+	if e := r.Enhanced.String(); e != "" {
+		s += " " + e
+	}
+	return s + " " + strings.ReplaceAll(r.Text, "\n", " ")
+}
+
+// EnhancedCode is an enhanced mail system status code (RFC 3463): class, subject, detail. The zero
+// value stands for none.
+type EnhancedCode [3]int
+
+// String returns "5.1.1", or "" for none.
+func (e EnhancedCode) String() string {
+	if e == (EnhancedCode{}) {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d.%d", e[0], e[1], e[2])
+}
+
+// Session describes the connection that carried a recipient.
+type Session struct {
+	// ID is unique to the session, 32 hexadecimal digits.
+	ID string
+	// Protocol is "smtp", "lmtp", "maildir" or "lua".
+	Protocol  string
+	ReadyName string
+	// Peer is the name of the host as the plan had it; for Lua the constructor.
+	Peer string
+	// RemoteAddr and LocalAddr are "host:port"; empty where there is no connection.
+	RemoteAddr string
+	LocalAddr  string
+	// TLS is nil in clear.
+	TLS *TLSInfo
+	// Transcript has the last lines of the dialogue if the delivery failed: "C: " and "S: " lines,
+	// without credentials and content.
+	Transcript []string
+}
+
+// TLSInfo describes the encryption of a session.
+type TLSInfo struct {
+	// Version and Cipher are named as in RFC 8446: "TLS 1.3", "TLS_AES_128_GCM_SHA256".
+	Version string
+	Cipher  string
+	// Verified: the certificate was checked and is the peer's.
+	Verified bool
+	// By is what it was checked against: "pkix" or "none".
+	By string
+}
+
+// ErrClosed is the error of what comes after Close.
+var ErrClosed = errors.New("delivery: closed")
+
+// ConfigError says what is wrong with a config.
+type ConfigError struct {
+	// Field is the path of the field: "protocol.smtp.mx_list[2]"; empty if it is the whole.
+	Field string
+	// Reason says what is wrong with it and what would be right.
+	Reason string
+	// File and Line say where in a policy the config was made; empty and 0 for JSON.
+	File string
+	Line int
+}
+
+func (e *ConfigError) Error() string {
+	s := e.Reason
+	if e.Field != "" {
+		s = e.Field + ": " + s
+	}
+	if e.File != "" {
+		s = fmt.Sprintf("%s:%d: %s", e.File, e.Line, s)
+	}
+	return s
+}
+
+// configError gives an error of the decoder its public form.
+func configError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*decode.Error](err); ok {
+		return &ConfigError{Field: e.Path, Reason: e.Reason}
+	}
+	return &ConfigError{Reason: err.Error()}
+}
+
+// Switch is a boolean option with a default of its own, so that the zero value means the default.
+type Switch int8
+
+// The values of a [Switch].
+const (
+	Default Switch = iota
+	On
+	Off
+)
+
+// MarshalJSON gives true or false; [Default] is left out of a printed config.
+func (s Switch) MarshalJSON() ([]byte, error) { return json.Marshal(s == On) }
+
+// UnmarshalJSON reads true or false.
+func (s *Switch) UnmarshalJSON(text []byte) error {
+	var on bool
+	if json.Unmarshal(text, &on) != nil {
+		return errors.New("want true or false")
+	}
+	*s = Off
+	if on {
+		*s = On
+	}
+	return nil
+}
+
+// Duration is a length of time in a config: a number of seconds, or a text such as "1h 30m",
+// "2 days", "1.5s" with the units of KumoMTA.
+type Duration time.Duration
+
+// String prints the duration in a form that parses back: "1h 30m".
+func (d Duration) String() string { return decode.FormatDuration(time.Duration(d)) }
+
+// MarshalText prints like String.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads the text form.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := decode.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
+
+// UnmarshalJSON reads a number of seconds or a text.
+func (d *Duration) UnmarshalJSON(text []byte) error {
+	tree, err := decode.ParseJSON(text)
+	if err != nil {
+		return err
+	}
+	v, err := decode.Duration(tree)
+	*d = Duration(v)
+	return err
+}
+
+// Rate is a throttle: "[local:]LIMIT/[K]UNIT[,max_burst=B]", as in "100/min" or "20/30s,max_burst=1".
+// The zero Rate stands for none.
+type Rate struct {
+	Limit int64
+	// Per is the period: K times the unit.
+	Per time.Duration
+	// MaxBurst is how many may go at once; 0: Limit.
+	MaxBurst int64
+	// Local: not shared with other processes, where a store for sharing exists.
+	Local bool
+}
+
+// String prints the rate in its text form.
+func (r Rate) String() string { return decode.Rate(r).String() }
+
+// MarshalText prints like String.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads the text form.
+func (r *Rate) UnmarshalText(text []byte) error {
+	v, err := decode.ParseRate(string(text))
+	*r = Rate(v)
+	return err
+}
+
+// Limit is a number of things at once: an integer of at least 1, or a text with the prefix "local:".
+// The zero Limit stands for the default.
+type Limit struct {
+	Count int64
+	// Local: not shared with other processes, where a store for sharing exists.
+	Local bool
+}
+
+// MarshalJSON prints a number, or a text for a local limit.
+func (l Limit) MarshalJSON() ([]byte, error) {
+	if l.Local {
+		return json.Marshal(decode.Limit(l).String())
+	}
+	return json.Marshal(l.Count)
+}
+
+// UnmarshalJSON reads a number or a text.
+func (l *Limit) UnmarshalJSON(text []byte) error {
+	tree, err := decode.ParseJSON(text)
+	if err != nil {
+		return err
+	}
+	v, err := decode.ParseLimit(tree)
+	*l = Limit(v)
+	return err
+}
+
+// QueueConfig is what kumo.make_queue_config makes: how the messages of one queue leave, and how
+// the host should keep them meanwhile. It is plain data: printable, comparable by its JSON text.
+// The zero value, like an empty table, means SMTP to the MX of the domain with every default.
+type QueueConfig struct {
+	// Protocol is how messages leave.
+	Protocol ProtocolConfig `config:"protocol"`
+
+	// RetryInterval, MaxRetryInterval, MaxAge, EgressPool, MaxMessageRate, ReapInterval,
+	// RefreshInterval and RefreshStrategy, but for EgressPool, are for the host's queue: they are
+	// parsed, defaulted and handed over. See [QueueConfig.RetryDelay].
+
+	// RetryInterval is the wait after the first failure; it doubles with each further one.
+	RetryInterval Duration `config:"retry_interval" default:"20m" min:"1s"`
+	// MaxRetryInterval bounds the doubling; 0: it is not bounded.
+	MaxRetryInterval Duration `config:"max_retry_interval" min:"1s"`
+	// MaxAge is how long a message may stay in the queue.
+	MaxAge Duration `config:"max_age" default:"7days" min:"1s"`
+	// EgressPool names the pool of sources that [Egress] knows; "": the one source "unspecified".
+	EgressPool string `config:"egress_pool"`
+	// MaxMessageRate is the rate at which the host lets messages of the queue become due.
+	MaxMessageRate Rate `config:"max_message_rate"`
+	// ReapInterval is how long the host keeps an empty queue.
+	ReapInterval Duration `config:"reap_interval" default:"10m" min:"1s"`
+	// RefreshInterval is how often the host asks for the config again if RefreshStrategy is "Ttl".
+	RefreshInterval Duration `config:"refresh_interval" default:"1m" min:"1s"`
+	// RefreshStrategy is "Ttl", by time, or "Epoch", when the policy changes.
+	RefreshStrategy string `config:"refresh_strategy" default:"Ttl" enum:"Ttl,Epoch"`
+
+	// Strategy, TimerwheelTickInterval, ProviderName and ShrinkPolicy steer the memory, threads and
+	// metrics of another MTA. They are accepted, printed, and without effect.
+	Strategy               string        `config:"strategy" default:"SingletonTimerWheel" enum:"TimerWheel,SkipList,SingletonTimerWheel,SingletonTimerWheelV2"`
+	TimerwheelTickInterval Duration      `config:"timerwheel_tick_interval" min:"1ms"`
+	ProviderName           string        `config:"provider_name"`
+	ShrinkPolicy           []ShrinkEntry `config:"shrink_policy"`
+}
+
+// ShrinkEntry is one entry of shrink_policy. It is accepted and without effect.
+type ShrinkEntry struct {
+	Interval Duration `config:"interval" required:"true"`
+	Policy   string   `config:"policy" required:"true" enum:"ShrinkDataAndMeta,ShrinkData,NoShrink"`
+}
+
+// ProtocolConfig is the protocol table of a queue config. Exactly one of the three is set; the zero
+// value stands for SMTP to the MX of the domain.
+type ProtocolConfig struct {
+	SMTP      *SMTP      `config:"smtp"`
+	Maildir   *Maildir   `config:",inline"`
+	CustomLua *CustomLua `config:"custom_lua"`
+}
+
+// Validate says whether no more than one protocol is chosen.
+func (p ProtocolConfig) Validate() error {
+	var chosen []string
+	if p.SMTP != nil {
+		chosen = append(chosen, "smtp")
+	}
+	if p.Maildir != nil {
+		chosen = append(chosen, "maildir_path")
+	}
+	if p.CustomLua != nil {
+		chosen = append(chosen, "custom_lua")
+	}
+	switch len(chosen) {
+	case 0:
+		return decode.Errorf("", "no protocol in the table: want one of smtp, maildir_path, custom_lua")
+	case 1:
+		return nil
+	}
+	return decode.Errorf("", "%s are two protocols: want one", strings.Join(chosen, " and "))
+}
+
+// ParseQueueConfig reads a queue config from JSON: the keys of kumo.make_queue_config. Every default
+// is filled in. The error is a [*ConfigError] that names the field.
+func ParseQueueConfig(text []byte) (QueueConfig, error) {
+	var c QueueConfig
+	err := parseJSON(text, &c)
+	return c, err
+}
+
+// UnmarshalJSON is [ParseQueueConfig].
+func (c *QueueConfig) UnmarshalJSON(text []byte) error {
+	*c = QueueConfig{}
+	return parseJSON(text, c)
+}
+
+// MarshalJSON prints the config with its defaults; the text parses to the same value. Two configs
+// are equal if their texts are.
+func (c QueueConfig) MarshalJSON() ([]byte, error) {
+	c.fill()
+	return decode.JSON(&c)
+}
+
+// String prints the config as JSON.
+func (c QueueConfig) String() string {
+	text, err := c.MarshalJSON()
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// RetryDelay is how long to wait before the next attempt after that many failed ones, the first
+// included: RetryInterval, doubled with each further failure, no more than MaxRetryInterval. A host
+// adds some jitter of its own, so that what failed together does not return together.
+func (c QueueConfig) RetryDelay(failures int) time.Duration {
+	c.fill()
+	delay := time.Duration(c.RetryInterval).Truncate(time.Second)
+	limit := time.Duration(c.MaxRetryInterval).Truncate(time.Second)
+	if limit == 0 {
+		limit = max(delay, time.Duration(c.MaxAge))
+	}
+	for range failures - 1 {
+		if delay *= 2; delay >= limit {
+			return limit
+		}
+	}
+	return min(delay, limit)
+}
+
+// fill puts the defaults in: a config built in Go is then as one that was parsed.
+func (c *QueueConfig) fill() {
+	if c.Protocol == (ProtocolConfig{}) {
+		c.Protocol.SMTP = &SMTP{}
+	}
+	decode.Defaults(c)
+}
+
+// checked returns the config with its defaults, or what is wrong with it.
+func (c QueueConfig) checked() (QueueConfig, error) {
+	c.fill()
+	return c, configError(decode.Check(&c))
+}
+
+// parseJSON reads text into the config that dst points to.
+func parseJSON(text []byte, dst any) error {
+	tree, err := decode.ParseJSON(text)
+	if err != nil {
+		return configError(err)
+	}
+	return decodeConfig(tree, dst)
+}
+
+// decodeConfig reads a tree, from JSON or from Lua, into the config that dst points to.
+func decodeConfig(tree, dst any) error {
+	if c, ok := dst.(*QueueConfig); ok {
+		// No protocol at all means SMTP, an empty table is a mistake: the default has to be there
+		// before the fields are checked.
+		if table, ok := tree.(map[string]any); !ok || table["protocol"] == nil {
+			c.Protocol.SMTP = &SMTP{}
+		}
+	}
+	return configError(decode.Decode(tree, dst))
+}
+
+// A Runtime holds what all protocols of a host share: what the host lends them (the fields), the
+// connections and the limits. Its zero value works; set the fields before the first call and leave
+// them alone afterwards. A Runtime must not be copied. Its methods are safe for concurrent use.
+type Runtime struct {
+	// Resolver answers DNS questions; nil: a [DNS] that asks the servers of /etc/resolv.conf.
+	Resolver Resolver
+	// Dial opens connections; nil: net.Dialer. It is given the resolved address, after it was
+	// checked against prohibited_hosts: it must not look up anything again.
+	Dial func(ctx context.Context, to DialRequest) (net.Conn, error)
+	// RootCAs are the certificate authorities to trust; nil: the system's.
+	RootCAs *x509.CertPool
+	// Logger receives what a policy logs and what concerns no single delivery; nil: slog.Default().
+	Logger *slog.Logger
+	// Egress says which sources and egress paths to use; nil: the policy of [Runtime.SetPolicy] if
+	// it handles the events, else the defaults.
+	Egress Egress
+	// Trace receives events; nil: none.
+	Trace *Trace
+	// Hostname is the name that EHLO gives where neither path nor source names one; "": the name of
+	// the machine.
+	Hostname string
+	// HTTP carries the requests of kumo.http; nil: a transport of the runtime's own, with RootCAs.
+	HTTP http.RoundTripper
+	// Stdout is where print in a policy writes, from several goroutines at once; nil: os.Stdout.
+	Stdout io.Writer
+
+	start sync.Once
+	state runtimeState
+}
+
+// DialRequest is what [Runtime.Dial] is asked for.
+type DialRequest struct {
+	// Network is "tcp" or "unix".
+	Network string
+	// Address is "192.0.2.7:25", "[2001:db8::7]:25", or the path of a unix socket.
+	Address string
+	// Host is the name that the address was found under.
+	Host string
+	// Source is the local address to bind; the zero Addr leaves the choice to the system.
+	Source netip.Addr
+}
+
+// Trace is a set of hooks in the manner of net/http/httptrace: each may be nil, each may be called
+// from several goroutines at once and must return quickly. Credentials and content are not shown.
+type Trace struct {
+	// Dialing is called before a connection is opened.
+	Dialing func(readyName string, to DialRequest)
+	// Dialed is called when it is open, or with the error.
+	Dialed func(readyName string, to DialRequest, err error)
+	// Opened is called when a session is ready for its first message.
+	Opened func(s *Session)
+	// Sent and Received are called for each line of a dialogue.
+	Sent     func(s *Session, line string)
+	Received func(s *Session, line string)
+	// Closed is called when a session has ended.
+	Closed func(s *Session)
+}
+
+// Stats is what [Runtime.Stats] answers.
+type Stats struct {
+	// Opened is the number of sessions opened so far.
+	Opened uint64
+	// Ready has the ready names that hold a session or a waiting call now, sorted by name.
+	Ready []ReadyStats
+}
+
+// ReadyStats are the gauges of one ready name.
+type ReadyStats struct {
+	Name string
+	// Busy sessions carry a message, Idle ones wait for one, Opening ones are being opened.
+	Busy, Idle, Opening int
+	// Waiting is the number of calls that wait for a session.
+	Waiting int
+}
+
+// runtimeState is what a runtime keeps between calls.
+type runtimeState struct {
+	mu     sync.Mutex
+	closed bool
+	live   map[string]*liveProtocol
+	calls  sync.WaitGroup // deliveries under way
+	policy *Policy
+	serial uint64 // of the last policy that was loaded
+
+	egress   egressCache
+	smtp     sessions.Pool[*smtpSession]
+	lua      sessions.Pool[*luaSession]
+	resolver Resolver
+	own      io.Closer          // the resolver, if it is ours
+	http     *http.Transport    // if it is ours
+	killed   context.Context    // ends when Close stops waiting
+	kill     context.CancelFunc // ends it
+}
+
+// init makes what the zero value lacks, at the first call.
+func (r *Runtime) init() *runtimeState {
+	r.start.Do(func() {
+		s := &r.state
+		s.live = map[string]*liveProtocol{}
+		s.killed, s.kill = context.WithCancel(context.Background())
+		if s.resolver = r.Resolver; s.resolver == nil {
+			dns := &DNS{}
+			s.resolver, s.own = dns, dns
+		}
+		if r.HTTP == nil {
+			s.http = ownTransport(r.RootCAs)
+		}
+	})
+	return &r.state
+}
+
+// nextSerial numbers the policies of the runtime.
+func (s *runtimeState) nextSerial() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serial++
+	return s.serial
+}
+
+func (r *Runtime) logger() *slog.Logger {
+	if r.Logger != nil {
+		return r.Logger
+	}
+	return slog.Default()
+}
+
+// engine is what a kind of protocol is to a handle: the one switch over kinds, in newEngine, makes it.
+type engine interface {
+	deliver(ctx context.Context, a *attempt)
+	plan(ctx context.Context, a *attempt) (Plan, error)
+	close() // ends the idle connections that it opened
+}
+
+// newEngine is the one place where the kinds of protocol are told apart.
+func (r *Runtime) newEngine(c QueueConfig) (engine, error) {
+	switch p := c.Protocol; {
+	case p.Maildir != nil:
+		return newMaildirEngine(p.Maildir)
+	case p.CustomLua != nil:
+		return newLuaEngine(r, p.CustomLua, c.EgressPool), nil
+	default:
+		return newSMTPEngine(r, p.SMTP, c.EgressPool)
+	}
+}
+
+// liveProtocol is an engine with the handles on it.
+type liveProtocol struct {
+	engine  engine
+	key     string
+	handles int
+	calls   sync.WaitGroup
+}
+
+// Protocol returns a handle on the protocol that c describes. Configs that agree in what concerns
+// delivery share one protocol, with its connections; each handle must be closed. The error is a
+// [*ConfigError], or [ErrClosed].
+func (r *Runtime) Protocol(c QueueConfig) (Protocol, error) {
+	s := r.init()
+	c, err := c.checked()
+	if err != nil {
+		return nil, err
+	}
+	key := QueueConfig{Protocol: c.Protocol, EgressPool: c.EgressPool}.String()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	live := s.live[key]
+	if live == nil {
+		e, err := r.newEngine(c)
+		if err != nil {
+			return nil, configError(err)
+		}
+		live = &liveProtocol{engine: e, key: key}
+		s.live[key] = live
+	}
+	live.handles++
+	return &handle{runtime: r, live: live}, nil
+}
+
+// SetPolicy makes p the policy whose constructors custom Lua calls and whose egress events are
+// asked where [Runtime.Egress] is nil; nil: none. It can be called while deliveries run: those under
+// way end with the policy they began with, and connections made by the old policy are not used for
+// new messages.
+func (r *Runtime) SetPolicy(p *Policy) {
+	s := r.init()
+	s.mu.Lock()
+	s.policy = p
+	s.mu.Unlock()
+	s.egress.forget()
+	s.lua.Drain(func(string) bool { return true })
+}
+
+func (r *Runtime) currentPolicy() *Policy {
+	s := r.init()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.policy
+}
+
+// Stats returns counts and gauges of the moment.
+func (r *Runtime) Stats() Stats {
+	s := r.init()
+	var stats Stats
+	for _, groups := range [][]sessions.GroupStats{s.smtp.Stats(), s.lua.Stats()} {
+		for _, g := range groups {
+			stats.Ready = append(stats.Ready, ReadyStats{
+				Name: g.Group, Busy: g.Lent, Idle: g.Idle, Opening: g.Opening, Waiting: g.Waiting})
+		}
+	}
+	stats.Opened = s.smtp.Totals().Opened + s.lua.Totals().Opened
+	return stats
+}
+
+// Close ends the runtime. Calls that wait for a session are answered Unsent, deliveries under way
+// are waited for, idle sessions are ended in order. When ctx ends first, what is still under way is
+// cut: Transient, with MaybeDelivered where the last byte of content may have left; Close then
+// returns ctx's error. Afterwards no goroutine and no connection is left, and every call of Deliver
+// has returned. Close can be called again.
+func (r *Runtime) Close(ctx context.Context) error {
+	s := r.init()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+
+	stop := context.AfterFunc(ctx, s.kill)
+	defer stop()
+	var errs [2]error
+	var pools sync.WaitGroup
+	pools.Go(func() { errs[0] = s.smtp.Close(ctx) })
+	pools.Go(func() { errs[1] = s.lua.Close(ctx) })
+	pools.Wait()
+	s.calls.Wait()
+	s.kill()
+	if s.own != nil {
+		s.own.Close()
+	}
+	if s.http != nil {
+		s.http.CloseIdleConnections()
+	}
+	return errors.Join(errs[0], errs[1])
+}
+
+// handle is a counted reference to a live protocol.
+type handle struct {
+	runtime *Runtime
+	live    *liveProtocol
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// enter counts a call in, unless it comes too late.
+func (h *handle) enter() bool {
+	s := &h.runtime.state
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.closed || s.closed {
+		return false
+	}
+	h.live.calls.Add(1)
+	s.calls.Add(1)
+	return true
+}
+
+func (h *handle) leave() {
+	h.live.calls.Done()
+	h.runtime.state.calls.Done()
+}
+
+func (h *handle) Deliver(ctx context.Context, msg *Message) Outcome {
+	if !h.enter() {
+		a := &attempt{results: unsentResults(msg, ErrClosed)}
+		return Outcome{Results: a.results, Err: ErrClosed}
+	}
+	defer h.leave()
+	a, err := newAttempt(msg)
+	if err != nil {
+		return Outcome{Results: a.results, Err: err}
+	}
+	if len(a.rcpts) > 0 {
+		h.live.engine.deliver(ctx, a)
+	}
+	return Outcome{Results: a.results, Changes: a.changes, Err: a.err}
+}
+
+func (h *handle) Plan(ctx context.Context, msg *Message) (Plan, error) {
+	if !h.enter() {
+		return Plan{}, ErrClosed
+	}
+	defer h.leave()
+	a, err := newAttempt(msg)
+	if err != nil {
+		return Plan{}, err
+	}
+	return h.live.engine.plan(ctx, a)
+}
+
+func (h *handle) Close(ctx context.Context) error {
+	h.mu.Lock()
+	first := !h.closed
+	h.closed = true
+	h.mu.Unlock()
+
+	s, live := &h.runtime.state, h.live
+	s.mu.Lock()
+	if first {
+		live.handles--
+	}
+	last := live.handles == 0
+	if last && s.live[live.key] == live {
+		delete(s.live, live.key)
+	}
+	s.mu.Unlock()
+	if !last {
+		return nil
+	}
+	drained := make(chan struct{})
+	go func() {
+		live.calls.Wait()
+		live.engine.close()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// attempt is one call of Deliver on its way through an engine.
+type attempt struct {
+	msg     *Message
+	queue   QueueName
+	sender  address.Address
+	rcpts   []recipient // those that can be sent at all
+	results []Result    // one for each of msg.Recipients
+	changes *Changes
+	err     error
+}
+
+// recipient is a recipient that an engine serves.
+type recipient struct {
+	index int // in the message's envelope and in the results
+	address.Address
+	options *smtp.RcptOptions
+}
+
+// newAttempt checks the message. With an error no recipient can be served, and the results say so;
+// without one, those that can never be sent have their result already.
+func newAttempt(msg *Message) (*attempt, error) {
+	a := &attempt{msg: msg, results: make([]Result, len(msg.Recipients))}
+	for i := range a.results {
+		a.results[i].Recipient = msg.Recipients[i].Address
+	}
+	if err := msg.validateWhole(); err != nil {
+		for i := range a.results {
+			a.results[i].refuse(err, ScopeMessage)
+		}
+		return a, err
+	}
+	a.sender, _ = msg.sender()
+	a.rcpts = make([]recipient, 0, len(msg.Recipients))
+	for i := range msg.Recipients {
+		addr, err := msg.recipient(i)
+		if err != nil {
+			a.results[i].refuse(err, ScopeRecipient)
+			continue
+		}
+		a.results[i].Recipient = addr.String()
+		a.rcpts = append(a.rcpts, recipient{i, addr, msg.Recipients[i].Options})
+	}
+	if len(a.rcpts) == 0 {
+		return a, nil // each has its result, and there is no domain to name a queue after
+	}
+	var err error
+	if a.queue, err = msg.QueueName(); err != nil {
+		for i := range a.rcpts {
+			a.results[a.rcpts[i].index].refuse(err, ScopeMessage)
+		}
+		return a, err
+	}
+	return a, nil
+}
+
+// refuse makes the result that of a message or recipient that can never be sent.
+func (r *Result) refuse(err error, scope Scope) {
+	code := EnhancedCode{5, 1, 3} // RFC 3463: bad destination mailbox address syntax
+	if e, ok := errors.AsType[*MessageError](err); ok {
+		switch {
+		case e.Field == "From":
+			code = EnhancedCode{5, 1, 7} // bad sender's mailbox address syntax
+		case strings.Contains(e.Field, "Options"):
+			code = EnhancedCode{5, 3, 3} // system not capable of selected features
+		case e.Field == "Body", strings.HasPrefix(e.Field, "Meta"):
+			code = EnhancedCode{5, 6, 0} // other or undefined media error
+		}
+	}
+	r.Status, r.Scope, r.Err = Permanent, scope, err
+	r.Response = Response{Code: 554, Enhanced: code, Text: "delivery: " + err.Error()}
+}
+
+// settleAll gives every recipient that the engine serves the same result.
+func (a *attempt) settleAll(res Result) {
+	for i := range a.rcpts {
+		a.settle(&a.rcpts[i], res)
+	}
+}
+
+// settle gives one recipient its result.
+func (a *attempt) settle(r *recipient, res Result) {
+	res.Recipient = a.results[r.index].Recipient
+	a.results[r.index] = res
+}
+
+// unsent is the result of a recipient for whom nothing was tried.
+func unsent(err error) Result { return Result{Status: Unsent, Scope: ScopeMessage, Err: err} }
+
+func unsentResults(msg *Message, err error) []Result {
+	results := make([]Result, len(msg.Recipients))
+	for i := range results {
+		results[i] = unsent(err)
+		results[i].Recipient = msg.Recipients[i].Address
+	}
+	return results
+}
+
+// newID returns 128 random bits in hexadecimal.
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// hostname is the name that EHLO gives by default.
+func (r *Runtime) hostname() string {
+	if r.Hostname != "" {
+		return r.Hostname
+	}
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "localhost"
+	}
+	return name
+}
