@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"reflect"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -279,26 +277,4 @@ func TestPlans(t *testing.T) {
 			t.Errorf("only %v came first", seen)
 		}
 	})
-}
-
-func TestSourcesTakeTurnsByWeight(t *testing.T) {
-	pool := &EgressPool{Entries: []PoolEntry{{Name: "a", Weight: new(3)}, {Name: "b"}, {Name: "never", Weight: new(0)}}}
-	var p sourcePicker
-	var got []string
-	for range 8 {
-		name, err := p.next(pool)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, name)
-	}
-	if want := []string{"a", "a", "b", "a", "a", "a", "b", "a"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("%v, want %v", got, want)
-	}
-	if _, err := p.next(&EgressPool{Entries: []PoolEntry{{Name: "never", Weight: new(0)}}}); !errors.Is(err, errNoSource) {
-		t.Errorf("a pool without weight: %v", err)
-	}
-	if slices.Contains(got, "never") {
-		t.Error("an entry of weight 0 was chosen")
-	}
 }

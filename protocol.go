@@ -113,6 +113,7 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/egress"
 	"github.com/mtadelivery/delivery/internal/sessions"
 )
 
@@ -945,7 +946,7 @@ type runtimeState struct {
 	policy *Policy
 	serial uint64 // of the last policy that was loaded
 
-	egress   egressCache
+	egress   egress.Cache
 	smtp     sessions.Pool[*smtpSession]
 	lua      sessions.Pool[*luaSession]
 	resolver Resolver
@@ -1051,7 +1052,7 @@ func (r *Runtime) SetPolicy(p *Policy) {
 	s.mu.Lock()
 	s.policy = p
 	s.mu.Unlock()
-	s.egress.forget()
+	s.egress.Forget()
 	s.lua.Drain(func(string) bool { return true })
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/egress"
 	"github.com/mtadelivery/delivery/internal/sessions"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
 )
@@ -457,78 +458,6 @@ type Egress interface {
 // unspecified names the pool and the source of a queue that names none.
 const unspecified = "unspecified"
 
-// egressCache keeps what Egress answered.
-type egressCache struct {
-	mu      sync.Mutex
-	entries map[string]*egressEntry
-}
-
-type egressEntry struct {
-	loaded  chan struct{} // closed when the rest is there
-	value   any
-	err     error
-	expires time.Time // zero: never
-}
-
-// maxEgressEntries bounds the cache; when it is full it begins anew.
-const maxEgressEntries = 1 << 16
-
-// get returns what is kept under key, or calls load, once for all who ask at the same time. Failures
-// are not kept.
-func (c *egressCache) get(ctx context.Context, key string, load func() (any, time.Time, error)) (any, error) {
-	for {
-		c.mu.Lock()
-		e := c.entries[key]
-		if e == nil || e.stale() {
-			e = &egressEntry{loaded: make(chan struct{})}
-			if c.entries == nil || len(c.entries) >= maxEgressEntries {
-				c.entries = map[string]*egressEntry{}
-			}
-			c.entries[key] = e
-			c.mu.Unlock()
-			e.value, e.expires, e.err = load()
-			if e.err != nil {
-				c.remove(key, e)
-			}
-			close(e.loaded)
-			return e.value, e.err
-		}
-		c.mu.Unlock()
-		select {
-		case <-e.loaded:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		// The one who loaded may have failed because its own context ended: ask ourselves then.
-		if e.err == nil || !errors.Is(e.err, context.Canceled) && !errors.Is(e.err, context.DeadlineExceeded) {
-			return e.value, e.err
-		}
-	}
-}
-
-func (e *egressEntry) stale() bool {
-	select {
-	case <-e.loaded:
-		return !e.expires.IsZero() && time.Now().After(e.expires)
-	default:
-		return false
-	}
-}
-
-func (c *egressCache) remove(key string, e *egressEntry) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.entries[key] == e {
-		delete(c.entries, key)
-	}
-}
-
-func (c *egressCache) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.entries = nil
-}
-
 // keyed is a config with the digest of its canonical text: what a connection key is made of.
 type keyed[T any] struct {
 	config T
@@ -560,7 +489,7 @@ func (r *Runtime) egressFor() Egress {
 }
 
 func (r *Runtime) egressPath(ctx context.Context, routing, source, site string) (*keyed[EgressPath], error) {
-	v, err := r.state.egress.get(ctx, "path\x00"+routing+"\x00"+source+"\x00"+site, func() (any, time.Time, error) {
+	v, err := r.state.egress.Get(ctx, "path\x00"+routing+"\x00"+source+"\x00"+site, func() (any, time.Time, error) {
 		var path EgressPath
 		if e := r.egressFor(); e != nil {
 			var err error
@@ -584,7 +513,7 @@ func (r *Runtime) egressPath(ctx context.Context, routing, source, site string) 
 }
 
 func (r *Runtime) egressSource(ctx context.Context, name string) (*keyed[EgressSource], error) {
-	v, err := r.state.egress.get(ctx, "source\x00"+name, func() (any, time.Time, error) {
+	v, err := r.state.egress.Get(ctx, "source\x00"+name, func() (any, time.Time, error) {
 		source := EgressSource{Name: unspecified}
 		if name != unspecified {
 			e := r.egressFor()
@@ -609,7 +538,7 @@ func (r *Runtime) egressSource(ctx context.Context, name string) (*keyed[EgressS
 }
 
 func (r *Runtime) egressPool(ctx context.Context, name string) (*EgressPool, error) {
-	v, err := r.state.egress.get(ctx, "pool\x00"+name, func() (any, time.Time, error) {
+	v, err := r.state.egress.Get(ctx, "pool\x00"+name, func() (any, time.Time, error) {
 		e := r.egressFor()
 		if e == nil {
 			return nil, time.Time{}, fmt.Errorf("egress pool %q: there is no Egress that defines it", name)
@@ -630,14 +559,11 @@ func (r *Runtime) egressPool(ctx context.Context, name string) (*EgressPool, err
 	return v.(*EgressPool), nil
 }
 
-// sourcePicker chooses among the sources of a pool: smooth weighted round robin, so that sources
-// alternate instead of taking their whole share in a row.
+// sourcePicker chooses among the sources of a pool, in turn and by weight.
 type sourcePicker struct {
 	runtime *Runtime
 	pool    string
-
-	mu     sync.Mutex
-	credit map[string]int
+	turns   egress.Turns
 }
 
 var errNoSource = errors.New("no sources available: every entry of the pool has weight 0")
@@ -650,37 +576,15 @@ func (p *sourcePicker) pick(ctx context.Context) (*keyed[EgressSource], error) {
 	if err != nil {
 		return nil, err
 	}
-	name, err := p.next(pool)
-	if err != nil {
-		return nil, err
+	choices := make([]egress.Choice, len(pool.Entries))
+	for i, e := range pool.Entries {
+		choices[i] = egress.Choice{Name: e.Name, Weight: e.weight()}
+	}
+	name, ok := p.turns.Next(choices)
+	if !ok {
+		return nil, errNoSource
 	}
 	return p.runtime.egressSource(ctx, name)
-}
-
-func (p *sourcePicker) next(pool *EgressPool) (string, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	credit := make(map[string]int, len(pool.Entries))
-	best, total := "", 0
-	for _, e := range pool.Entries {
-		if e.weight() == 0 {
-			continue
-		}
-		total += e.weight()
-		if _, twice := credit[e.Name]; !twice {
-			credit[e.Name] = p.credit[e.Name]
-		}
-		credit[e.Name] += e.weight()
-		if best == "" || credit[e.Name] > credit[best] {
-			best = e.Name
-		}
-	}
-	if best == "" {
-		return "", errNoSource
-	}
-	credit[best] -= total
-	p.credit = credit
-	return best, nil
 }
 
 // HostError is the failure of one host or address of a plan.

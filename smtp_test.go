@@ -805,3 +805,42 @@ func TestEveryProtocol(t *testing.T) {
 		})
 	}
 }
+
+// pooled is an Egress with a pool of two sources, one of which may not be used.
+type pooled struct{ loopback }
+
+func (pooled) EgressPool(context.Context, string) (EgressPool, error) {
+	return EgressPool{Name: "two", Entries: []PoolEntry{{Name: "127.0.0.2"}, {Name: "127.0.0.3"}, {Name: "127.0.0.4", Weight: new(0)}}}, nil
+}
+
+func (pooled) EgressSource(_ context.Context, name string) (EgressSource, error) {
+	return EgressSource{Name: name, SourceAddress: netip.MustParseAddr(name), EHLODomain: "s" + name[8:] + ".test"}, nil
+}
+
+func TestSourcesOfAPool(t *testing.T) {
+	s := startServer(t, nil)
+	rt := newRuntime(t)
+	rt.Egress = pooled{loopback("")}
+	p := protocolOf(t, rt, `{"egress_pool": "two", "protocol": {"smtp": {"mx_list": ["`+s.addr.String()+`"]}}}`)
+	sources := map[string]int{}
+	for range 6 {
+		r := p.Deliver(t.Context(), messageTo("a@x.test")).Results[0]
+		if r.Status != Delivered {
+			t.Skipf("this system does not let us bind 127.0.0.2: %s", r.Response)
+		}
+		host, _, _ := net.SplitHostPort(r.Session.LocalAddr)
+		sources[host]++
+		if !strings.HasPrefix(r.Session.ReadyName, host+"->mx_list:") {
+			t.Errorf("from %s as %s", host, r.Session.ReadyName)
+		}
+	}
+	if sources["127.0.0.2"] != 3 || sources["127.0.0.3"] != 3 || s.conns != 2 {
+		t.Errorf("%v over %d connections", sources, s.conns)
+	}
+	missing := protocolOf(t, rt, `{"protocol": {"smtp": {"mx_list": ["`+s.addr.String()+`"]}}, "egress_pool": "two"}`)
+	rt.Egress = nil
+	rt.state.egress.Forget()
+	if r := missing.Deliver(t.Context(), messageTo("a@x.test")).Results[0]; r.Status != Transient || r.Response.Code != 451 {
+		t.Errorf("without an Egress: %s %s", r.Status, r.Response)
+	}
+}
