@@ -400,7 +400,11 @@ func (e *luaEngine) find(ctx context.Context, queue QueueName) (*way, error) {
 
 func (e *luaEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
 	w, err := e.find(ctx, a.queue)
-	return Plan{Protocol: "lua", ReadyName: w.ready, Constructor: e.config.Constructor}, err
+	plan := Plan{Protocol: "lua", ReadyName: w.ready, Constructor: e.config.Constructor}
+	if err != nil {
+		return plan, unresolved(a.queue, err)
+	}
+	return plan, nil
 }
 
 func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
@@ -415,6 +419,7 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 	}
 	lease, res := e.session(ctx, w, a.queue)
 	if lease == nil {
+		res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Peer: e.config.Constructor}
 		a.settleAll(res)
 		return
 	}

@@ -273,6 +273,19 @@ func ExamplePlan() {
 	// mx.example.com 192.0.2.2:25
 }
 
+func ExamplePlanError() {
+	var rt delivery.Runtime // in which loopback is prohibited
+	defer rt.Close(context.Background())
+	protocol, _ := rt.Protocol(delivery.QueueConfig{Protocol: delivery.ProtocolConfig{
+		SMTP: &delivery.SMTP{MXList: []delivery.MXEntry{{Name: "[127.0.0.1]"}}}}})
+	_, err := protocol.Plan(context.Background(), message())
+	var e *delivery.PlanError
+	if errors.As(err, &e) {
+		fmt.Println(e.Status, e.Response)
+	}
+	// Output: permanent 550 5.4.4 [127.0.0.1] (127.0.0.1) is on the list of prohibited_hosts
+}
+
 func ExamplePlannedHost() {
 	h := delivery.PlannedHost{Host: "mx.example.com", Err: errors.New("does not exist")}
 	fmt.Println(h.Host, h.Err)

@@ -279,38 +279,42 @@ type route struct {
 	list  bool       // an mx_list: its order is kept
 }
 
-// planError is a failure that meets every message of a ready name.
-type planError struct {
-	status   Status
-	response Response
-	err      error
+// PlanError is the failure to find a way for a queue: it meets every message under the ready name.
+type PlanError struct {
+	// Status and Response are what Deliver gives every recipient for it.
+	Status   Status
+	Response Response
+	// Err is the cause; nil if the response says it all.
+	Err error
 }
 
-func (e *planError) Error() string { return "delivery: " + e.response.Text }
-func (e *planError) Unwrap() error { return e.err }
+func (e *PlanError) Error() string { return e.Response.Text }
 
-func (e *planError) result() Result {
-	return Result{Status: e.status, Response: e.response, Scope: ScopeReadyName, Err: e}
+// Unwrap returns the cause.
+func (e *PlanError) Unwrap() error { return e.Err }
+
+func (e *PlanError) result() Result {
+	return Result{Status: e.Status, Response: e.Response, Scope: ScopeReadyName, Err: e}
 }
 
 // unresolved is the failure of a queue whose destination cannot be found out now: never a bounce,
 // because a domain that vanishes for a day is a common accident.
-func unresolved(queue QueueName, err error) *planError {
-	return &planError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
+func unresolved(queue QueueName, err error) *PlanError {
+	return &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
 		Text: fmt.Sprintf("delivery: failed to resolve queue %s: %v", queue, err)}, err}
 }
 
 var (
-	errNullMX = &planError{Permanent, Response{Code: 556, Enhanced: EnhancedCode{5, 1, 10},
+	errNullMX = &PlanError{Permanent, Response{Code: 556, Enhanced: EnhancedCode{5, 1, 10},
 		Text: "Recipient address has a null MX"}, nil} // RFC 7505 section 4.2
-	errNoHosts = &planError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
+	errNoHosts = &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
 		Text: "MX didn't resolve to any hosts"}, nil}
-	errAllSkipped = &planError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
+	errAllSkipped = &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
 		Text: "delivery: MX consisted solely of hosts on the skip_hosts list"}, nil}
 )
 
-func errProhibited(host, addr string) *planError {
-	return &planError{Permanent, Response{Code: 550, Enhanced: EnhancedCode{5, 4, 4},
+func errProhibited(host, addr string) *PlanError {
+	return &PlanError{Permanent, Response{Code: 550, Enhanced: EnhancedCode{5, 4, 4},
 		Text: fmt.Sprintf("%s (%s) is on the list of prohibited_hosts", host, addr)}, nil}
 }
 
@@ -331,7 +335,7 @@ func listRoute(list []MXEntry) (*route, error) {
 }
 
 // domainRoute finds the mail exchangers of a queue's routing domain (RFC 5321 section 5.1).
-func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *planError) {
+func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *PlanError) {
 	domain, port, err := parseRoutingDomain(queue.routing())
 	if err != nil {
 		return nil, unresolved(queue, err)
@@ -477,7 +481,7 @@ const maxCandidates = 64
 
 // connectionPlan resolves the hosts of a route and applies what the egress path prohibits and skips.
 // Hosts that do not resolve are in the list, with their error, and do not spoil the others.
-func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPath, source *EgressSource) ([]candidate, *planError) {
+func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPath, source *EgressSource) ([]candidate, *PlanError) {
 	var plan []candidate
 	seen := map[string]bool{}
 	found := 0
@@ -520,7 +524,7 @@ func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPat
 
 // permitted takes from a plan what may not be tried. One prohibited address condemns the whole plan:
 // a domain that publishes a loopback address among others is no less a trap for it.
-func permitted(plan []candidate, path *EgressPath, source *EgressSource) ([]candidate, *planError) {
+func permitted(plan []candidate, path *EgressPath, source *EgressSource) ([]candidate, *PlanError) {
 	for _, c := range plan {
 		if c.addr.IsValid() && covers(path.ProhibitedHosts, c.addr.Addr()) {
 			return plan, errProhibited(c.host, c.addr.Addr().String())

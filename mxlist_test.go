@@ -140,11 +140,11 @@ func TestRoutes(t *testing.T) {
 	} {
 		r, err := domainRoute(t.Context(), dns, ParseQueueName(test.queue))
 		if err != nil {
-			if got := strings.TrimSpace(err.response.String()[:min(10, len(err.response.String()))]); test.code == "" || got != test.code {
-				t.Errorf("%s: %s", test.queue, err.response)
+			if got := strings.TrimSpace(err.Response.String()[:min(10, len(err.Response.String()))]); test.code == "" || got != test.code {
+				t.Errorf("%s: %s", test.queue, err.Response)
 			}
-			if (err.status == Permanent) != strings.HasPrefix(test.code, "5") {
-				t.Errorf("%s: %s", test.queue, err.status)
+			if (err.Status == Permanent) != strings.HasPrefix(test.code, "5") {
+				t.Errorf("%s: %s", test.queue, err.Status)
 			}
 			continue
 		}
@@ -227,7 +227,7 @@ func TestPlans(t *testing.T) {
 	} {
 		var to *route
 		if test.domain != "" {
-			var failed *planError
+			var failed *PlanError
 			if to, failed = domainRoute(t.Context(), dns, QueueName{Domain: test.domain}); failed != nil {
 				t.Fatal(failed)
 			}
@@ -255,7 +255,7 @@ func TestPlans(t *testing.T) {
 			got = append(got, c.address())
 		}
 		if failed != nil {
-			got = []string{failed.response.String()[:3]}
+			got = []string{failed.Response.String()[:3]}
 		}
 		if s := strings.Join(got, " "); s != test.want {
 			t.Errorf("%s: %s, want %s", test.name, s, test.want)

@@ -136,7 +136,8 @@ type Protocol interface {
 
 	// Plan says what Deliver would do with msg now, without doing it: the ready name and the hosts,
 	// the paths or the constructor. It asks the DNS and the policy; it opens no connection and writes
-	// no file. It is safe for concurrent use.
+	// no file. The error is a [*MessageError] or a [*PlanError]; what is known all the same is in the
+	// plan. It is safe for concurrent use.
 	Plan(ctx context.Context, msg *Message) (Plan, error)
 
 	// Close gives this handle back. The last handle of a protocol waits for the deliveries under way
@@ -496,7 +497,8 @@ type Result struct {
 	MaybeDelivered bool
 	// ContentChanged: a bare LF went out as CRLF, or a bare CR as a space (SMTP only).
 	ContentChanged bool
-	// Session is what carried the recipient; nil where there was none.
+	// Session is what carried the recipient. Where no connection was had it has no ID, but the protocol
+	// and the ready name if they are known; else it is nil.
 	Session *Session
 	// Err is the cause where no reply decided, for errors.Is and errors.As.
 	Err error
@@ -538,7 +540,7 @@ func (e EnhancedCode) String() string {
 
 // Session describes the connection that carried a recipient.
 type Session struct {
-	// ID is unique to the session, 32 hexadecimal digits.
+	// ID is unique to the session, 32 hexadecimal digits; empty if none was opened.
 	ID string
 	// Protocol is "smtp", "lmtp", "maildir" or "lua".
 	Protocol  string

@@ -642,8 +642,19 @@ func (w *way) protocol() string {
 	return "smtp"
 }
 
+// unopened describes the session of a way on which none was opened; nil if not even its name is known.
+func (w *way) unopened() *Session {
+	switch {
+	case w.ready == "":
+		return nil
+	case w.path == nil:
+		return &Session{ReadyName: w.ready, Protocol: "smtp"}
+	}
+	return &Session{ReadyName: w.ready, Protocol: w.protocol()}
+}
+
 // find finds the way for a queue. With an error the way is as complete as it could be made.
-func (e *smtpEngine) find(ctx context.Context, queue QueueName) (*way, *planError) {
+func (e *smtpEngine) find(ctx context.Context, queue QueueName) (*way, *PlanError) {
 	w := &way{}
 	var err error
 	if w.source, err = e.sources.pick(ctx); err != nil {
@@ -652,7 +663,7 @@ func (e *smtpEngine) find(ctx context.Context, queue QueueName) (*way, *planErro
 	dns := e.runtime.state.resolver
 	to := e.list
 	if to == nil {
-		var failed *planError
+		var failed *PlanError
 		if to, failed = domainRoute(ctx, dns, queue); failed != nil {
 			return w, failed
 		}
@@ -661,7 +672,7 @@ func (e *smtpEngine) find(ctx context.Context, queue QueueName) (*way, *planErro
 	if w.path, err = e.runtime.egressPath(ctx, queue.routing(), w.source.config.Name, to.site); err != nil {
 		return w, unresolved(queue, err)
 	}
-	var failed *planError
+	var failed *PlanError
 	w.plan, failed = connectionPlan(ctx, dns, to, &w.path.config, &w.source.config)
 	return w, failed
 }
@@ -688,11 +699,13 @@ func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
 func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 	w, failed := e.find(ctx, a.queue)
 	if failed != nil {
-		if err := context.Cause(ctx); err != nil && failed.status == Transient {
+		if err := context.Cause(ctx); err != nil && failed.Status == Transient {
 			a.settleAll(unsent(err))
 			return
 		}
-		a.settleAll(failed.result())
+		res := failed.result()
+		res.Session = w.unopened()
+		a.settleAll(res)
 		return
 	}
 	content := contentOf(a.msg.Body)
@@ -752,6 +765,7 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 	for stale := 0; ; stale++ {
 		s, reused, res := c.session(ctx)
 		if s == nil {
+			res.Session = c.way.unopened()
 			for i := range batch {
 				a.settle(&batch[i], res)
 			}

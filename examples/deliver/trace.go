@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/mtadelivery/delivery"
+)
+
+// trace prints the dialogues to w, each line with the first digits of its session's id.
+func trace(w io.Writer) *delivery.Trace {
+	short := func(s *delivery.Session) string { return s.ID[:min(8, len(s.ID))] }
+	return &delivery.Trace{
+		Dialing: func(readyName string, to delivery.DialRequest) {
+			fmt.Fprintf(w, "-------- dialing %s (%s) for %s\n", to.Address, to.Host, readyName)
+		},
+		Dialed: func(readyName string, to delivery.DialRequest, err error) {
+			if err != nil {
+				fmt.Fprintf(w, "-------- no connection to %s (%s): %s\n", to.Address, to.Host, oneLine(err.Error()))
+			}
+		},
+		Opened: func(s *delivery.Session) {
+			fmt.Fprintf(w, "%s -- ready: %s\n", short(s), where(s))
+		},
+		Sent: func(s *delivery.Session, line string) {
+			fmt.Fprintf(w, "%s C: %s\n", short(s), oneLine(line))
+		},
+		Received: func(s *delivery.Session, line string) {
+			fmt.Fprintf(w, "%s S: %s\n", short(s), oneLine(line))
+		},
+		Closed: func(s *delivery.Session) {
+			fmt.Fprintf(w, "%s -- closed\n", short(s))
+		},
+	}
+}
+
+// lockedWriter lets several goroutines write whole lines to one writer.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
