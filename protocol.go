@@ -60,34 +60,31 @@
 //
 // # Where this differs from KumoMTA, on purpose
 //
-//	what                            KumoMTA                              here
-//	a write to a Maildir failed     the normal schedule                  after one minute, as its manual says
-//	a bad recipient in a path       used as it is                        Permanent 5.1.3, nothing is written
-//	nil or undefined in a path      "none", or nothing                   Transient: the template says default('…')
-//	a template fails                what was rendered before is written  per recipient; the others are served
-//	unknown key in smtp, protocol   ignored                              a config error
-//	two protocols in one table      the first of a fixed order           a config error
-//	mx_list = {}                    an error                             the MX records
-//	'[::1]:2025', dir_mode = 509.0  an error                             accepted
-//	one entry does not resolve      the queue waits for ever             the others are tried
-//	a null MX among other MXs       the whole domain is refused          ignored (RFC 7505 section 3)
-//	an address twice in a plan      tried twice                          tried once
-//	251, 252 and other 2yz          a failure, or a silent success       accepted
-//	DATA refused after RCPT 550     the 550 is lost                      each recipient keeps its own reply
-//	RSET refused                    the reply is the message's           a new connection
-//	DATA 354, no recipient          the reply to RCPT                    same, and the lone dot is answered
-//	LMTP                            one reply for all                    one reply for each recipient
-//	wait after the content          5 minutes                            10 minutes (RFC 5321 section 4.5.3.2.6)
-//	EHLO refused                    the host fails                       HELO
-//	a handshake failed              in clear on the same socket, if      never: the host fails
-//	                                OpportunisticInsecure
-//	bare CR, bare LF                sent as they are                     a space, CRLF: a reply can be smuggled in neither
-//	RSET between messages           before each later one                same, in the group of a pipelining peer
-//	reconnect_strategy              ConnectNextHost                      the next message begins its plan anew
-//	source_address of one family    hosts of the other fail              they are passed over
-//	kumo                            only by require                      also a global, as the manual's examples use it
-//	tenant in "campaign:@domain"    ""                                   nil
-//	a Lua connection after an error cannot connect again                 is made anew
+//	what                             KumoMTA                  here, and why
+//	a failed write to a Maildir      normal schedule          after one minute: its manual says so
+//	a recipient that climbs a path   used as it is            Permanent 5.1.3: an address must not choose where a file goes
+//	nil or undefined in a path       "none", or nothing       Transient, unless default('…') stands in: else mail shares a directory by accident
+//	a template fails for one         the others are sent twiceeach recipient for itself: a retry must not duplicate
+//	unknown key in smtp, protocol    ignored                  a config error: a misspelt mx_list must not mean the public MX
+//	two protocols in one table       one of them wins         a config error: nobody means both
+//	mx_list = {}                     an error                 the MX records: the list is empty
+//	'[::1]:2025', dir_mode = 509.0   an error                 accepted: there is one meaning only
+//	one entry does not resolve       the queue waits for ever the others are tried: that is what they are there for
+//	a null MX among other MXs        the domain is refused    it is passed over (RFC 7505 section 3)
+//	an address twice in a plan       tried twice              tried once: it would fail twice
+//	2yz other than 250               refused, or lost         accepted: the first digit decides (RFC 5321 section 4.2.1)
+//	DATA refused, RCPT 550 before    the 550 is lost          each recipient keeps its own reply: one of them is permanent
+//	RSET refused                     the message's reply      a new connection: it says nothing about the message
+//	LMTP, several recipients         one reply for all        one reply for each (RFC 2033 section 4.2)
+//	the reply to the content         after at most 5 minutes  10 minutes (RFC 5321 section 4.5.3.2.6): leaving earlier duplicates
+//	EHLO refused with 500 or 502     the host fails           HELO (RFC 5321 section 3.2)
+//	TLS fails, OpportunisticInsecure in clear on that socket  the host fails: what is on the socket is anybody's guess
+//	bare CR, bare LF in content      sent as they are         sent as a space, as CRLF: nothing can be smuggled past a lax peer
+//	reconnect_strategy               ConnectNextHost          a plan is for one message: the next begins anew
+//	source_address of one family     the other's hosts fail   they are passed over: binding cannot work
+//	kumo                             only by require          also a global: the manual's examples use it so
+//	"campaign:@domain"               tenant is ""             tenant is nil, as without a campaign
+//	Lua connection after an error    cannot connect again     is made anew: the next message did nothing wrong
 package delivery
 
 import (
