@@ -64,16 +64,16 @@
 //	a failed write to a Maildir      normal schedule          after one minute: its manual says so
 //	a recipient that climbs a path   used as it is            Permanent 5.1.3: an address must not choose where a file goes
 //	nil or undefined in a path       "none", or nothing       Transient, unless default('…') stands in: else mail shares a directory by accident
-//	a template fails for one         the others are sent twiceeach recipient for itself: a retry must not duplicate
+//	a template fails for one         the others come again    each recipient for itself: a retry must not duplicate
 //	unknown key in smtp, protocol    ignored                  a config error: a misspelt mx_list must not mean the public MX
 //	two protocols in one table       one of them wins         a config error: nobody means both
 //	mx_list = {}                     an error                 the MX records: the list is empty
 //	'[::1]:2025', dir_mode = 509.0   an error                 accepted: there is one meaning only
-//	one entry does not resolve       the queue waits for ever the others are tried: that is what they are there for
+//	one entry does not resolve       the session cannot start the others are tried: that is what they are there for
 //	a null MX among other MXs        the domain is refused    it is passed over (RFC 7505 section 3)
 //	an address twice in a plan       tried twice              tried once: it would fail twice
-//	2yz other than 250               refused, or lost         accepted: the first digit decides (RFC 5321 section 4.2.1)
-//	DATA refused, RCPT 550 before    the 550 is lost          each recipient keeps its own reply: one of them is permanent
+//	2yz other than 250               not accepted             accepted: the first digit decides (RFC 5321 section 4.2.1)
+//	DATA refused, RCPT 550 before    everybody gets DATA's    each recipient keeps its own reply: one of them is permanent
 //	RSET refused                     the message's reply      a new connection: it says nothing about the message
 //	LMTP, several recipients         one reply for all        one reply for each (RFC 2033 section 4.2)
 //	the reply to the content         after at most 5 minutes  10 minutes (RFC 5321 section 4.5.3.2.6): leaving earlier duplicates
