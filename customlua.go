@@ -67,10 +67,7 @@ type Policy struct {
 	program *luastate.Program
 	folder  string
 	states  luastate.Pool
-	module  kumo.Options
-
-	mu      sync.Mutex
-	ignored []string
+	module  *kumo.Options
 }
 
 // eventTimeout bounds a call of an event that answers from the policy alone.
@@ -100,8 +97,9 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 	if err != nil {
 		return nil, policyError(err)
 	}
-	p := &Policy{runtime: r, name: name, serial: r.init().nextSerial(), program: program, folder: folder}
-	p.module = r.module(p.ignore)
+	var ignored nameList
+	p := &Policy{runtime: r, name: name, serial: r.init().nextSerial(), program: program, folder: folder,
+		module: r.module(ignored.add)}
 	p.states.New = p.newState
 	s, err := p.states.Get(ctx)
 	if err != nil {
@@ -114,7 +112,7 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 		}
 	}
 	p.states.Put(s)
-	if names := p.ignoredNames(); len(names) > 0 {
+	if names := ignored.sorted(); len(names) > 0 {
 		r.logger().Info("policy: calls that set up the rest of an MTA are ignored",
 			"file", name, "calls", strings.Join(names, " "))
 	}
@@ -128,7 +126,7 @@ func (p *Policy) newState(ctx context.Context) (*luastate.State, error) {
 		if p.folder != "" {
 			luastate.SearchIn(L, p.folder)
 		}
-		kumo.Install(L, &p.module)
+		kumo.Install(L, p.module)
 		return nil
 	})
 }
@@ -141,13 +139,13 @@ func (r *Runtime) stdout() io.Writer {
 }
 
 // module is the kumo module as this runtime lends it to Lua.
-func (r *Runtime) module(ignored func(string)) kumo.Options {
+func (r *Runtime) module(ignored func(string)) *kumo.Options {
 	s := r.init()
 	transport := r.HTTP
 	if transport == nil {
 		transport = s.http
 	}
-	return kumo.Options{
+	m := &kumo.Options{
 		Logger:        r.logger(),
 		HTTP:          transport,
 		Empty:         decode.Empty{},
@@ -160,6 +158,10 @@ func (r *Runtime) module(ignored func(string)) kumo.Options {
 			"make_egress_pool":   makeConfig[EgressPool],
 		},
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.modules = append(s.modules, m)
+	return m
 }
 
 // made is a config that Lua made, as Lua holds it.
@@ -203,18 +205,24 @@ func ownTransport(roots *x509.CertPool) *http.Transport {
 	return t
 }
 
-func (p *Policy) ignore(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !slices.Contains(p.ignored, name) {
-		p.ignored = append(p.ignored, name)
+// nameList is a set of names, written to by several states at once.
+type nameList struct {
+	mu    sync.Mutex
+	names []string
+}
+
+func (l *nameList) add(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Contains(l.names, name) {
+		l.names = append(l.names, name)
 	}
 }
 
-func (p *Policy) ignoredNames() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Sorted(slices.Values(p.ignored))
+func (l *nameList) sorted() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(slices.Values(l.names))
 }
 
 // policyError gives an error of Lua its public form.
@@ -329,8 +337,7 @@ type LuaModule struct {
 // and for require 'kumo'. The libraries of the state stay as they are. Handlers that Lua registers
 // there with kumo.on are called through the module that is returned.
 func (r *Runtime) InstallLua(L *lua.LState) *LuaModule {
-	options := r.module(func(string) {})
-	kumo.Install(L, &options)
+	kumo.Install(L, r.module(func(string) {}))
 	return &LuaModule{r, luastate.Wrap(L)}
 }
 

@@ -103,6 +103,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,6 +112,7 @@ import (
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/egress"
+	"github.com/mtadelivery/delivery/internal/kumo"
 	"github.com/mtadelivery/delivery/internal/sessions"
 )
 
@@ -944,6 +946,8 @@ type runtimeState struct {
 	calls  sync.WaitGroup // deliveries under way
 	policy *Policy
 	serial uint64 // of the last policy that was loaded
+	// modules are what policies were given, for the connections of kumo.http that they hold.
+	modules []*kumo.Options
 
 	egress   egress.Cache
 	smtp     sessions.Pool[*smtpSession]
@@ -1031,7 +1035,12 @@ func (r *Runtime) Protocol(c QueueConfig) (Protocol, error) {
 	}
 	live := s.live[key]
 	if live == nil {
-		e, err := r.newEngine(c)
+		// A copy of its own, whatever the host does with c from now on.
+		own, err := ParseQueueConfig([]byte(key))
+		if err != nil {
+			return nil, err
+		}
+		e, err := r.newEngine(own)
 		if err != nil {
 			return nil, configError(err)
 		}
@@ -1072,6 +1081,7 @@ func (r *Runtime) Stats() Stats {
 				Name: g.Group, Busy: g.Lent, Idle: g.Idle, Opening: g.Opening, Waiting: g.Waiting})
 		}
 	}
+	slices.SortFunc(stats.Ready, func(a, b ReadyStats) int { return strings.Compare(a.Name, b.Name) })
 	stats.Opened = s.smtp.Totals().Opened + s.lua.Totals().Opened
 	return stats
 }
@@ -1099,6 +1109,12 @@ func (r *Runtime) Close(ctx context.Context) error {
 	if s.own != nil {
 		s.own.Close()
 	}
+	s.mu.Lock()
+	for _, m := range s.modules {
+		m.Close()
+	}
+	s.modules = nil
+	s.mu.Unlock()
 	if s.http != nil {
 		s.http.CloseIdleConnections()
 	}
@@ -1304,9 +1320,10 @@ func (r *Runtime) hostname() string {
 	if r.Hostname != "" {
 		return r.Hostname
 	}
-	name, err := os.Hostname()
-	if err != nil || name == "" {
-		return "localhost"
+	if name, err := os.Hostname(); err == nil {
+		if _, err := address.ToASCII(name); err == nil {
+			return name
+		}
 	}
-	return name
+	return "localhost"
 }
