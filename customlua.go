@@ -98,7 +98,7 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 		return nil, policyError(err)
 	}
 	var ignored nameList
-	p := &Policy{runtime: r, name: name, serial: r.init().nextSerial(), program: program, folder: folder,
+	p := &Policy{runtime: r, name: name, serial: r.ready().nextSerial(), program: program, folder: folder,
 		module: r.module(ignored.add)}
 	p.states.New = p.newState
 	s, err := p.states.Get(ctx)
@@ -140,7 +140,7 @@ func (r *Runtime) stdout() io.Writer {
 
 // module is the kumo module as this runtime lends it to Lua.
 func (r *Runtime) module(ignored func(string)) *kumo.Options {
-	s := r.init()
+	s := r.ready()
 	transport := r.HTTP
 	if transport == nil {
 		transport = s.http

@@ -959,8 +959,8 @@ type runtimeState struct {
 	kill     context.CancelFunc // ends it
 }
 
-// init makes what the zero value lacks, at the first call.
-func (r *Runtime) init() *runtimeState {
+// ready makes what the zero value lacks, at the first call.
+func (r *Runtime) ready() *runtimeState {
 	r.start.Do(func() {
 		s := &r.state
 		s.live = map[string]*liveProtocol{}
@@ -1022,7 +1022,7 @@ type liveProtocol struct {
 // delivery share one protocol, with its connections; each handle must be closed. The error is a
 // [*ConfigError], or [ErrClosed].
 func (r *Runtime) Protocol(c QueueConfig) (Protocol, error) {
-	s := r.init()
+	s := r.ready()
 	c, err := c.checked()
 	if err != nil {
 		return nil, err
@@ -1056,7 +1056,7 @@ func (r *Runtime) Protocol(c QueueConfig) (Protocol, error) {
 // way end with the policy they began with, and connections made by the old policy are not used for
 // new messages.
 func (r *Runtime) SetPolicy(p *Policy) {
-	s := r.init()
+	s := r.ready()
 	s.mu.Lock()
 	s.policy = p
 	s.mu.Unlock()
@@ -1065,7 +1065,7 @@ func (r *Runtime) SetPolicy(p *Policy) {
 }
 
 func (r *Runtime) currentPolicy() *Policy {
-	s := r.init()
+	s := r.ready()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.policy
@@ -1073,7 +1073,7 @@ func (r *Runtime) currentPolicy() *Policy {
 
 // Stats returns counts and gauges of the moment.
 func (r *Runtime) Stats() Stats {
-	s := r.init()
+	s := r.ready()
 	var stats Stats
 	for _, groups := range [][]sessions.GroupStats{s.smtp.Stats(), s.lua.Stats()} {
 		for _, g := range groups {
@@ -1092,7 +1092,7 @@ func (r *Runtime) Stats() Stats {
 // returns ctx's error. Afterwards no goroutine and no connection is left, and every call of Deliver
 // has returned. Close can be called again.
 func (r *Runtime) Close(ctx context.Context) error {
-	s := r.init()
+	s := r.ready()
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
