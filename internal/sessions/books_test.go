@@ -17,8 +17,9 @@ func (m *model) settle(mayEnd func(*modelSession) bool) {
 	synctest.Wait()
 	opened, present := uint64(len(m.sessions)), 0
 	for _, g := range m.groups {
+		stood := len(g.queue) > 0
 		m.answers(g)
-		m.ended(g, mayEnd)
+		m.takeEnded(g, func(s *modelSession) bool { return stood || mayEnd(s) }) // making room for them
 		m.check(g)
 		present += len(g.idle)
 		for _, c := range g.held {
@@ -34,7 +35,7 @@ func (m *model) settle(mayEnd func(*modelSession) bool) {
 	}
 	var want []GroupStats
 	for _, g := range m.groups {
-		if s := (GroupStats{Group: g.name, Limit: g.limit, Idle: len(g.idle), Waiting: len(g.queue)}); g.size > 0 {
+		if s := (GroupStats{Group: g.name, Limit: g.limit, Idle: len(g.idle), Waiting: len(g.queue)}); len(g.held)+len(g.idle)+len(g.queue) > 0 {
 			for _, c := range g.held {
 				if c.session == nil {
 					s.Opening++
@@ -96,8 +97,8 @@ func (m *model) answers(g *modelGroup) {
 	g.queue = waiting
 }
 
-// ended takes those sessions from the idle ones that are lent or have ended.
-func (m *model) ended(g *modelGroup, mayEnd func(*modelSession) bool) {
+// takeEnded takes those sessions from the idle ones that are lent or have ended.
+func (m *model) takeEnded(g *modelGroup, mayEnd func(*modelSession) bool) {
 	var idle []*modelSession
 	for _, s := range g.idle {
 		switch {
@@ -117,14 +118,29 @@ func (m *model) ended(g *modelGroup, mayEnd func(*modelSession) bool) {
 
 // check compares the group with its limit.
 func (m *model) check(g *modelGroup) {
-	size := len(g.held) + len(g.idle)
+	ending := m.ending(g)
+	present := len(g.held) + len(g.idle)
+	size := present + ending
 	switch {
 	case size > g.limit && size > g.size:
 		m.failf("%s grew from %d to %d above the limit of %d", g.name, g.size, size, g.limit)
-	case size > g.limit && len(g.idle) > 0:
+	case present > g.limit && len(g.idle) > 0:
 		m.failf("%s keeps %d idle sessions of %d above the limit of %d", g.name, len(g.idle), size, g.limit)
-	case len(g.queue) > 0 && (size < g.limit || len(g.idle) > 0):
-		m.failf("in %s %d calls wait while %d of %d places are used, %d idle", g.name, len(g.queue), size, g.limit, len(g.idle))
+	case len(g.queue) > 0 && size < g.limit:
+		m.failf("in %s %d calls wait while %d of %d places are used", g.name, len(g.queue), size, g.limit)
+	case len(g.queue) > ending && len(g.idle) > 0:
+		m.failf("in %s %d calls wait while %d sessions are idle and %d are ending", g.name, len(g.queue), len(g.idle), ending)
 	}
-	g.size = size
+	g.size, g.present = size, present
+}
+
+// ending is how many sessions of the group are being retired and have not ended.
+func (m *model) ending(g *modelGroup) (n int) {
+	m.ends = slices.DeleteFunc(m.ends, func(s *modelSession) bool { return s.ended.Load() })
+	for _, s := range m.ends {
+		if s.group == g && s.retired.Load() > 0 {
+			n++
+		}
+	}
+	return n
 }

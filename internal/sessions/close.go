@@ -131,16 +131,17 @@ func (p *Pool[S]) retireIdle(which func(*slot[S]) bool) {
 // leave takes s out of its group: its session will be ended by end. The lock is held.
 func (p *Pool[S]) leave(s *slot[S]) {
 	p.vacate(s)
+	s.group.ending++
 	p.totals.Retired++
 }
 
-// retire makes room and ends the session aside. The lock is held.
+// retire ends a session aside, and so makes room. The lock is held.
 func (p *Pool[S]) retire(s *slot[S]) {
 	p.leave(s)
 	go p.end(s)
 }
 
-// end ends a session that has left its group.
+// end ends a session that left what can be lent, and then gives its room away.
 func (p *Pool[S]) end(s *slot[S]) {
 	p.mu.Lock()
 	killed := s.killed
@@ -149,6 +150,9 @@ func (p *Pool[S]) end(s *slot[S]) {
 		s.session.Retire()
 	}
 	p.mu.Lock()
+	s.group.ending--
+	s.group.slots--
+	p.settle(s.group)
 	p.release(s)
 	p.mu.Unlock()
 }

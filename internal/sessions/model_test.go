@@ -55,7 +55,8 @@ type model struct {
 	sessions []*modelSession
 	step     int
 	reused   uint64
-	returned *modelSession // given back in this step: release judges what becomes of it
+	ends     []*modelSession // those that have not ended
+	returned *modelSession   // given back in this step: release judges what becomes of it
 }
 
 type modelGroup struct {
@@ -64,7 +65,8 @@ type modelGroup struct {
 	queue []*modelCall    // waiting, in order of arrival
 	held  []*modelCall    // with a lease
 	idle  []*modelSession // in order of being given back
-	size  int             // held and idle after the last step
+	// After the last step: held, idle and ending; without those that are ending.
+	size, present int
 }
 
 type modelCall struct {
@@ -173,9 +175,11 @@ func (m *model) acquire(g *modelGroup) {
 	g.limit = c.request.Limit
 	expected, passed := best(g, c.request)
 	var evicted *modelSession
-	if expected == nil && g.size-len(passed) >= g.limit {
+	if expected == nil && g.size >= g.limit {
 		evicted = oldest(g, passed)
 	}
+	// With others in line, or room that is already being made, it is not for this call alone.
+	inLine := len(g.queue) > 0 || m.ending(g) > 0
 
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
@@ -184,11 +188,13 @@ func (m *model) acquire(g *modelGroup) {
 		c.lease, c.err = m.pool.Acquire(ctx, c.request)
 		c.answers++
 	}()
-	m.settle(func(s *modelSession) bool { return lowered || s == evicted || slices.Contains(passed, s) })
-	if lowered {
-		return // the idle sessions above the new limit went first
+	m.settle(func(s *modelSession) bool {
+		return lowered || inLine && s.group == g || s == evicted || slices.Contains(passed, s)
+	})
+	if lowered || inLine {
+		return // the idle sessions above the new limit went first, or others did
 	}
-	if evicted != nil && (evicted.retired.Load() == 0 || c.answers == 0) {
+	if evicted != nil && len(passed) == 0 && evicted.retired.Load() == 0 {
 		m.failf("call %d of %s did not get the room of session %+v", c.number, g.name, evicted)
 	}
 	if c.session != expected {
@@ -269,7 +275,7 @@ func (m *model) open(c *modelCall) {
 		group: c.group, key: string(rune('a' + m.rng.IntN(4))), uses: 1, holder: c, cut: make(chan struct{}),
 		slowness: time.Duration(m.rng.IntN(2000)) * time.Millisecond,
 	}
-	m.sessions = append(m.sessions, s)
+	m.sessions, m.ends = append(m.sessions, s), append(m.ends, s)
 	c.session = s
 	c.lease.Opened(s.key, s)
 	if old != nil && old.killed.Load() == 0 {
@@ -288,7 +294,7 @@ func (m *model) release(c *modelCall) {
 	if len(g.queue) > 0 {
 		first = g.queue[0]
 	}
-	mustEnd := g.size > g.limit || c.drained
+	mustEnd := g.present > g.limit || c.drained
 	fits := false
 	if s != nil {
 		mustEnd = mustEnd || worn(s.uses, c.request.MaxUses)

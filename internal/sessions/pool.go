@@ -28,7 +28,7 @@ type Session interface {
 	// wait for the peer. False: the session is killed, and the call looks for the next.
 	Alive() bool
 	// Retire ends the session in an orderly way (QUIT, Lua close). It may be slow, but must end by
-	// itself: nobody waits for it but Close. A retiring session does not count against the limit.
+	// itself: until then the session counts against the limit, because the peer still has it.
 	Retire()
 	// Kill cuts the session at once. It may come at any time, also while the session is lent, asked or
 	// retiring, and must make what blocks on the session return. Discard waits for it.
@@ -39,7 +39,7 @@ type Session interface {
 type Request struct {
 	// Group is what the limit belongs to.
 	Group string
-	// Limit is the most sessions that the group may have at once: lent, idle and being opened. The value
+	// Limit is the most sessions that the group may have at once: lent, idle, being opened and ending. The value
 	// of the group's latest request counts; below 1 means 1. When it falls, idle sessions above it are
 	// retired now, lent ones when they are given back, and nobody is served until the group is within it.
 	Limit int
@@ -137,7 +137,7 @@ func (p *Pool[S]) assign(g *group[S], r Request, arrival uint64) (*slot[S], *wai
 		return nil, nil, ErrClosed
 	}
 	if g.waiting.len == 0 {
-		if s := p.find(g, r); s != nil {
+		if s := p.find(g, r.Keys, r.MaxUses); s != nil {
 			return s, nil, nil
 		}
 	}
@@ -146,24 +146,20 @@ func (p *Pool[S]) assign(g *group[S], r Request, arrival uint64) (*slot[S], *wai
 	return nil, w, nil
 }
 
-// find lends an idle session or gives permission to open one; nil if there is neither. Nobody waits, and
-// the lock is held.
-func (p *Pool[S]) find(g *group[S], r Request) *slot[S] {
-	for _, key := range r.Keys {
+// find lends an idle session or gives permission to open one; nil if there is neither. The lock is held.
+func (p *Pool[S]) find(g *group[S], keys []string, maxUses int) *slot[S] {
+	for _, key := range keys {
 		shelf := p.shelves[home[S]{g, key}]
 		if shelf == nil {
 			continue
 		}
 		for s := shelf.idle.last(); s != nil; s = shelf.idle.last() {
-			if !s.worn(r.MaxUses) {
+			if !s.worn(maxUses) {
 				p.unpark(s)
 				return s
 			}
 			p.retire(s)
 		}
-	}
-	if s := g.idle.first(); s != nil && g.slots >= g.limit {
-		p.retire(s)
 	}
 	if g.slots < g.limit {
 		return p.permit(g)
@@ -212,7 +208,7 @@ func (p *Pool[S]) giveBack(s *slot[S]) {
 	switch w := g.waiting.first(); {
 	case !s.opened || s.killed:
 		p.free(s)
-	case p.closed || s.drained || s.worn(s.maxUses) || g.slots > g.limit:
+	case p.closed || s.drained || s.worn(s.maxUses) || g.present() > g.limit:
 		p.retire(s)
 	case w != nil && w.fits(s):
 		g.answer(w, s)
@@ -234,16 +230,24 @@ func (p *Pool[S]) settle(g *group[S]) {
 	}
 }
 
-// serve gives permission to open to those who wait, while there is room. The lock is held.
+// serve gives those who wait what there is, in order. For those who remain it makes room: an idle
+// session that none of them can use ends for each. The lock is held.
 func (p *Pool[S]) serve(g *group[S]) {
-	for w := g.waiting.first(); w != nil && g.slots < g.limit; w = g.waiting.first() {
-		g.answer(w, p.permit(g))
+	for w := g.waiting.first(); w != nil; w = g.waiting.first() {
+		s := p.find(g, w.keys, w.maxUses)
+		if s == nil {
+			break
+		}
+		g.answer(w, s)
+	}
+	for s := g.idle.first(); s != nil && g.ending < g.waiting.len; s = g.idle.first() {
+		p.retire(s)
 	}
 }
 
 // trim retires idle sessions above the limit, the least recently used first. The lock is held.
 func (p *Pool[S]) trim(g *group[S]) {
-	for s := g.idle.first(); s != nil && g.slots > g.limit; s = g.idle.first() {
+	for s := g.idle.first(); s != nil && g.present() > g.limit; s = g.idle.first() {
 		p.retire(s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -562,6 +563,47 @@ func TestNoMoreWaitThanMay(t *testing.T) {
 			t.Fatalf("when nobody waits any more: %v", err)
 		}
 		l.Discard()
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// slow takes its time to retire.
+type slow struct{ leave chan struct{} }
+
+func (*slow) Alive() bool { return true }
+func (s *slow) Retire()   { <-s.leave }
+func (*slow) Kill()       {}
+
+// TestAnEndingSessionCounts: a peer that is slow to answer QUIT never sees more sessions than the limit.
+func TestAnEndingSessionCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pool[*slow]
+		leave := make(chan struct{})
+		first, err := p.Acquire(t.Context(), Request{Group: "g", Limit: 1, Keys: []string{"a"}, IdleTimeout: time.Minute, MaxUses: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Opened("a", &slow{leave})
+		first.Release()
+		var served atomic.Bool
+		var done sync.WaitGroup
+		done.Go(func() {
+			l, err := p.Acquire(t.Context(), Request{Group: "g", Limit: 1, Keys: []string{"b"}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			served.Store(true)
+			l.Discard()
+		})
+		synctest.Wait()
+		if served.Load() {
+			t.Error("a second session may be opened while the first is ending")
+		}
+		close(leave)
+		done.Wait()
 		if err := p.Close(t.Context()); err != nil {
 			t.Error(err)
 		}

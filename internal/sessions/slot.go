@@ -9,12 +9,16 @@ import (
 type group[S Session] struct {
 	name    string
 	limit   int
-	slots   int // what counts against limit: idle, opening and lent
+	slots   int // what counts against limit: idle, opening, lent and ending
 	opening int
+	ending  int // told to retire: the peer still has them
 	opened  uint64
 	idle    list[slot[S]]   // least recently used first
-	waiting list[waiter[S]] // in order of arrival; not empty only if idle is empty and there is no room
+	waiting list[waiter[S]] // in order of arrival; not empty only if there is no room for the first
 }
+
+// present is how many sessions there are or will be, without those that are ending.
+func (g *group[S]) present() int { return g.slots - g.ending }
 
 // shelf holds the idle sessions of one group and key. It exists while the group has any session of that
 // key, lent ones included, so that lending a warm session back and forth changes no map.
@@ -118,7 +122,7 @@ func (p *Pool[S]) fill(s *slot[S], key string, session S) {
 	p.totals.Opened++
 }
 
-// vacate makes the room of s free for another session. The lock is held.
+// vacate takes s from where it can be found. The lock is held.
 func (p *Pool[S]) vacate(s *slot[S]) {
 	if s.idle {
 		p.unpark(s)
@@ -127,7 +131,6 @@ func (p *Pool[S]) vacate(s *slot[S]) {
 		s.timer.Stop()
 	}
 	s.vacated = true
-	s.group.slots--
 	if !s.opened {
 		s.group.opening--
 		return
@@ -151,6 +154,7 @@ func (p *Pool[S]) release(s *slot[S]) {
 // free ends a slot whose session was killed or never opened. The lock is held.
 func (p *Pool[S]) free(s *slot[S]) {
 	p.vacate(s)
+	s.group.slots--
 	p.release(s)
 }
 

@@ -32,11 +32,14 @@ func (p *Pool[S]) Stats() []GroupStats {
 	p.mu.Lock()
 	stats := make([]GroupStats, 0, len(p.groups))
 	for _, g := range p.groups {
+		if g.present() == 0 && g.waiting.len == 0 {
+			continue // only the ends of sessions are left of it
+		}
 		stats = append(stats, GroupStats{
 			Group:   g.name,
 			Limit:   g.limit,
 			Idle:    g.idle.len,
-			Lent:    g.slots - g.idle.len - g.opening,
+			Lent:    g.present() - g.idle.len - g.opening,
 			Opening: g.opening,
 			Waiting: g.waiting.len,
 			Opened:  g.opened,
@@ -55,7 +58,7 @@ func (p *Pool[S]) Totals() Totals {
 	t.Reused = p.reused.Load()
 	t.Ending = len(p.live)
 	for _, g := range p.groups {
-		t.Ending -= g.slots
+		t.Ending -= g.present()
 	}
 	return t
 }

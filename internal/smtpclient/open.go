@@ -1,0 +1,281 @@
+package smtpclient
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-sasl"
+)
+
+// farewell is how long a peer that cannot be used gets for a last word: the reply to QUIT, or the reason
+// why it no longer takes what we write.
+const farewell = 2 * time.Second
+
+// Open makes a session of a connection: the greeting, EHLO (HELO where a peer knows no EHLO, but not
+// with LMTP), STARTTLS and a second EHLO as the policy says, AUTH where it is asked for. It takes over
+// nc, and closes it when it fails; it says QUIT first where the peer is still listening. When ctx ends
+// it cuts the connection and fails with ctx's cause. The error is of type *OpenError.
+func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
+	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults()}
+	s.raw, s.conn = nc, nc
+	s.log.limit = defaultTranscript
+	if cfg.Transcript != 0 {
+		s.log.limit = cfg.Transcript
+	}
+	if cfg.Trace != nil {
+		s.trace = *cfg.Trace
+	}
+	s.borrow()
+	defer func() {
+		if s.buffers != nil {
+			s.giveBack()
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { s.kill() })
+	failed := s.begin(ctx)
+	if !stop() && ctx.Err() != nil {
+		if failed == nil {
+			failed = &OpenError{Stage: StageEHLO}
+		}
+		failed.Reply, failed.Err = nil, context.Cause(ctx)
+	}
+	if failed == nil && !s.giveBack() {
+		failed = &OpenError{Stage: StageEHLO, Err: s.readFailure("EHLO", 0, errUnasked)}
+	}
+	if failed != nil {
+		s.Close()
+		return nil, failed
+	}
+	return s, nil
+}
+
+// begin holds the opening dialogue.
+func (s *Session) begin(ctx context.Context) *OpenError {
+	if err := s.greeting(); err != nil {
+		return err
+	}
+	if err := s.hello(); err != nil {
+		return err
+	}
+	if err := s.secure(ctx); err != nil {
+		return err
+	}
+	return s.authenticate()
+}
+
+func (s *Session) greeting() *OpenError {
+	r, err := s.readReply(s.timeouts.Banner)
+	if err != nil {
+		return &OpenError{Stage: StageBanner, Err: s.readFailure("banner", s.timeouts.Banner, err)}
+	}
+	if r.code != 220 {
+		return refused(StageBanner, &r)
+	}
+	return nil
+}
+
+// hello introduces us and learns what the peer offers. Nothing learned before remains: RFC 3207 section
+// 4.2 asks for that after STARTTLS.
+func (s *Session) hello() *OpenError {
+	verb := "EHLO "
+	if s.cfg.LMTP {
+		verb = "LHLO "
+	}
+	s.ext = nil
+	r, failed := s.ask(StageEHLO, verb+s.cfg.LocalName, s.timeouts.EHLO)
+	if failed != nil {
+		return failed
+	}
+	// RFC 5321 section 3.2 falls back to HELO where EHLO is not known; other refusals are meant for us.
+	extended := true
+	if (r.code == 500 || r.code == 502) && !s.cfg.LMTP {
+		extended = false
+		if r, failed = s.ask(StageEHLO, "HELO "+s.cfg.LocalName, s.timeouts.EHLO); failed != nil {
+			return failed
+		}
+	}
+	if r.code != 250 {
+		return s.leave(refused(StageEHLO, &r))
+	}
+	if extended { // what a reply to HELO says is no list of extensions
+		s.ext = parseExtensions(r.text)
+	}
+	return nil
+}
+
+// ask sends one command and returns its reply.
+func (s *Session) ask(stage Stage, line string, d time.Duration) (reply, *OpenError) {
+	s.command(line)
+	return s.exchange(stage, d)
+}
+
+// exchange writes what was gathered, which is one command, and returns its reply. Nothing may have
+// arrived before: it would be taken for the reply.
+func (s *Session) exchange(stage Stage, d time.Duration) (reply, *OpenError) {
+	name := stage.String()
+	if s.unread() {
+		return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, errUnasked)}
+	}
+	_, writeErr := s.flush(d)
+	if writeErr != nil {
+		d = farewell
+	}
+	r, err := s.readReply(d)
+	switch {
+	case err == nil:
+		return r, nil
+	case writeErr != nil:
+		return reply{}, &OpenError{Stage: stage, Err: s.writeFailure(name, d, writeErr)}
+	}
+	return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, err)}
+}
+
+func refused(stage Stage, r *reply) *OpenError {
+	kept := r.keep()
+	return &OpenError{Stage: stage, Reply: &kept}
+}
+
+// leave says QUIT to a peer that still listens, and returns why.
+func (s *Session) leave(why *OpenError) *OpenError {
+	if why.Reply == nil || why.Reply.Code != 421 {
+		s.sayQuit(farewell)
+	}
+	return why
+}
+
+// secure goes under TLS where the policy wants it.
+func (s *Session) secure(ctx context.Context) *OpenError {
+	policy := s.cfg.TLS
+	if policy == TLSDisabled {
+		return nil
+	}
+	if !s.ext.has("STARTTLS") {
+		if policy.required() {
+			return s.leave(&OpenError{Stage: StageStartTLS, Err: ErrNoSTARTTLS})
+		}
+		return nil
+	}
+	r, failed := s.ask(StageStartTLS, "STARTTLS", s.timeouts.StartTLS)
+	if failed != nil {
+		return failed
+	}
+	if r.code != 220 {
+		return s.leave(refused(StageStartTLS, &r))
+	}
+	if s.unread() {
+		return &OpenError{Stage: StageStartTLS, Err: ErrInjection}
+	}
+	if failed := s.handshake(ctx); failed != nil {
+		return failed
+	}
+	failed = s.hello()
+	// With TLS 1.3 the peer judges our certificate after our side of the handshake is done.
+	var alert tls.AlertError
+	if failed != nil && errors.As(failed.Err, &alert) {
+		failed.Stage = StageTLS
+	}
+	return failed
+}
+
+func (s *Session) handshake(ctx context.Context) *OpenError {
+	conn := tls.Client(s.raw, s.tlsConfig())
+	s.conn = conn
+	s.arm(s.timeouts.StartTLS)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		if isTimeout(err) {
+			err = &TransactionError{Command: "STARTTLS", Kind: Timeout, Err: &timeoutError{s.timeouts.StartTLS, "in the TLS handshake"}}
+		} else {
+			err = fmt.Errorf("the TLS handshake failed: %w", err)
+		}
+		return &OpenError{Stage: StageTLS, Err: err}
+	}
+	state := conn.ConnectionState()
+	s.tls = &state
+	if s.trace.TLS != nil {
+		s.trace.TLS(state)
+	}
+	return nil
+}
+
+// tlsConfig is the caller's, with the peer's name and the policy's rule about certificates.
+func (s *Session) tlsConfig() *tls.Config {
+	c := s.cfg.TLSConfig.Clone()
+	if c == nil {
+		c = &tls.Config{}
+	}
+	if c.ServerName == "" {
+		c.ServerName = tlsName(s.cfg.Host)
+	}
+	c.InsecureSkipVerify = !s.cfg.TLS.verifies()
+	inner := c.VerifyConnection
+	c.VerifyConnection = func(state tls.ConnectionState) error {
+		if inner != nil {
+			if err := inner(state); err != nil {
+				return err
+			}
+		}
+		s.verified = len(state.VerifiedChains) > 0 || verifies(c, &state)
+		return nil
+	}
+	return c
+}
+
+// verifies judges a certificate that any would have done for.
+func verifies(c *tls.Config, state *tls.ConnectionState) bool {
+	if len(state.PeerCertificates) == 0 || c.ServerName == "" {
+		return false
+	}
+	opts := x509.VerifyOptions{Roots: c.RootCAs, DNSName: c.ServerName, Intermediates: x509.NewCertPool()}
+	if c.Time != nil {
+		opts.CurrentTime = c.Time()
+	}
+	for _, cert := range state.PeerCertificates[1:] {
+		opts.Intermediates.AddCert(cert)
+	}
+	_, err := state.PeerCertificates[0].Verify(opts)
+	return err == nil
+}
+
+// tlsName is a host as it stands in certificates: without brackets, without the root's dot, in lower
+// case. Of an address crypto/tls makes no SNI.
+func tlsName(host string) string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = strings.TrimPrefix(host[1:len(host)-1], "ipv6:")
+	}
+	return host
+}
+
+// authenticate says AUTH PLAIN where it is asked for and safe.
+func (s *Session) authenticate() *OpenError {
+	auth := s.cfg.Auth
+	switch {
+	case auth == nil:
+		return nil
+	case s.tls == nil && !auth.AllowWithoutTLS:
+		return s.leave(&OpenError{Stage: StageAuth, Err: fmt.Errorf("%w without TLS", ErrAuthNotAllowed)})
+	case s.tls != nil && !s.verified && !auth.AllowUnverified:
+		return s.leave(&OpenError{Stage: StageAuth, Err: fmt.Errorf("%w: the peer's certificate was not verified", ErrAuthNotAllowed)})
+	case strings.Contains(auth.Username+auth.Password, "\x00"):
+		return s.leave(&OpenError{Stage: StageAuth, Err: errors.New("user name or password holds NUL")})
+	}
+	_, initial, err := sasl.NewPlainClient("", auth.Username, auth.Password).Start()
+	if err != nil {
+		return s.leave(&OpenError{Stage: StageAuth, Err: err})
+	}
+	s.secret("AUTH PLAIN ", initial)
+	r, failed := s.exchange(StageAuth, s.timeouts.Auth)
+	if failed != nil {
+		return failed
+	}
+	if r.class() != 2 {
+		return s.leave(refused(StageAuth, &r))
+	}
+	return nil
+}

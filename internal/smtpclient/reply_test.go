@@ -1,0 +1,213 @@
+package smtpclient
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+func TestReplies(t *testing.T) {
+	tests := []struct {
+		in, want string // want is Reply.String with "\n" as it is, or an error
+	}{
+		{"250\r\n", "250 {} "},
+		{"250 \r\n", "250 {} "},
+		{"250 ok\r\n", "250 {} ok"},
+		{"250-a\r\n250-b\r\n250 c\r\n", "250 {} a\nb\nc"},
+		{"250-a\r\n250\r\n", "250 {} a\n"},
+		{"250 2.1.0 ok\r\n", "250 {2.1.0} ok"},
+		{"250 2.1.0\r\n", "250 {2.1.0} "},
+		{"250 2.1.0 \r\n", "250 {2.1.0} "},
+		{"550-5.1.1 a\r\n550 5.1.1 b\r\n", "550 {5.1.1} a\nb"},
+		{"550-5.1.1 a\r\n550 5.7.1 b\r\n", "550 {5.1.1} a\n5.7.1 b"},
+		{"550-a\r\n550 5.7.1 b\r\n", "550 {5.7.1} a\nb"},
+		{"550 5.7.100 b\r\n", "550 {5.7.100} b"},
+		{"550 5.7.1000 b\r\n", "550 {} 5.7.1000 b"},
+		{"550 3.7.1 b\r\n", "550 {} 3.7.1 b"},
+		{"550 5.7.1.2 b\r\n", "550 {} 5.7.1.2 b"},
+		{"550 5.7.1x b\r\n", "550 {} 5.7.1x b"},
+		{"550 5.7\r\n", "550 {} 5.7"},
+		{"550  5.7.1 b\r\n", "550 {}  5.7.1 b"},
+		{"250 a\rb\r\n", `250 {} a\x0db`},
+		{"250 \xff\xc3\xa4\u2028\r\n", `250 {} \xffä\u{2028}`},
+		{"250 ok\n", "a line ends in LF without CR"},
+		{"\n", "a line ends in LF without CR"},
+		{"\r\n", "a line does not begin with a reply code"},
+		{"25\r\n", "a line does not begin with a reply code"},
+		{"150 ok\r\n", "a line does not begin with a reply code"},
+		{"650 ok\r\n", "a line does not begin with a reply code"},
+		{"2x0 ok\r\n", "a line does not begin with a reply code"},
+		{"250ok\r\n", "a line does not begin with a reply code"},
+		{"250\tok\r\n", "a line does not begin with a reply code"},
+		{"250 o\x00k\r\n", "a line holds NUL"},
+		{"250-a\r\n251 b\r\n", "its lines have different codes"},
+		{"250 " + strings.Repeat("x", 4090) + "\r\n", "250 {} " + strings.Repeat("x", 4090)},
+		{"250 " + strings.Repeat("x", 4091) + "\r\n", "a line is longer than 4096 octets"},
+		{strings.Repeat("250-\r\n", 127) + "250 \r\n", "250 {} " + strings.Repeat("\n", 127)},
+		{strings.Repeat("250-\r\n", 128) + "250 \r\n", "more than 128 lines"},
+		{strings.Repeat("250-"+strings.Repeat("x", 4000)+"\r\n", 17), "more than 64 KiB"},
+		{"250 ok", "EOF"},
+		{"", "EOF"},
+	}
+	for _, test := range tests {
+		for _, size := range []int{1, 3, 1 << 20} {
+			r, err := readFrom([]byte(test.in), size)
+			got := fmt.Sprintf("%d {%v} %s", r.Code, r.Enhanced, r.Text)
+			if err != nil {
+				got = err.Error()
+			}
+			if got != test.want {
+				t.Errorf("%.100q in pieces of %d: got %.100q, want %.100q", test.in, size, got, test.want)
+			}
+		}
+	}
+}
+
+func TestReplyString(t *testing.T) {
+	r := Reply{550, Enhanced{5, 1, 1}, "no\nsuch"}
+	if got := r.String(); got != "550 5.1.1 no such" {
+		t.Error(got)
+	}
+	if got := (Reply{Code: 250}).String(); got != "250" {
+		t.Error(got)
+	}
+}
+
+func TestReplyTextIsBounded(t *testing.T) {
+	for _, text := range []string{"x", "\xff", "ä"} {
+		in := strings.Repeat("550-"+strings.Repeat(text, 1000)+"\r\n", 30) + "550 end\r\n"
+		r, err := readFrom([]byte(in), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(r.Text); n < maxReplyText || n > maxReplyText+10 || !strings.HasSuffix(r.Text, "...") {
+			t.Errorf("%q: %d bytes are kept, ending in %q", text, n, r.Text[n-5:])
+		}
+	}
+}
+
+// piecesConn is a connection that yields its input in pieces.
+type piecesConn struct {
+	net.Conn
+	in   []byte
+	size int
+}
+
+func (c *piecesConn) Read(b []byte) (int, error) {
+	if len(c.in) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, c.in[:min(c.size, len(c.in))])
+	c.in = c.in[n:]
+	return n, nil
+}
+
+func (c *piecesConn) SetDeadline(time.Time) error { return nil }
+
+func readFrom(in []byte, size int) (Reply, error) {
+	c := &piecesConn{in: in, size: size}
+	w := &wire{raw: c, conn: c}
+	w.borrow()
+	defer w.giveBack()
+	r, err := w.readReply(time.Second)
+	if err != nil {
+		return Reply{}, err
+	}
+	return r.keep(), nil
+}
+
+// FuzzReply: how the bytes are cut into pieces changes nothing; what is accepted has a code that the
+// bytes begin with, and a text that is safe; what comes behind a reply is left for the next.
+func FuzzReply(f *testing.F) {
+	f.Add([]byte("250-2.1.0 a\r\n250 2.1.0 b\r\n"), uint8(3))
+	f.Add([]byte("250\r\n550 x\r\n"), uint8(1))
+	f.Add([]byte("550 \xff\x1b[31m\r\n"), uint8(2))
+	f.Add([]byte("250-a\n250 b\r\n"), uint8(5))
+	f.Fuzz(func(t *testing.T, in []byte, size uint8) {
+		c := &piecesConn{in: in, size: int(size) + 1}
+		w := &wire{raw: c, conn: c}
+		w.borrow()
+		defer w.giveBack()
+		rest := in
+		for {
+			r, err := w.readReply(time.Second)
+			whole, wholeErr := readFrom(rest, 1<<20)
+			if (err == nil) != (wholeErr == nil) || err != nil && err.Error() != wholeErr.Error() {
+				t.Fatalf("in pieces: %v, at once: %v", err, wholeErr)
+			}
+			if err != nil {
+				return
+			}
+			kept := r.keep()
+			if kept != whole {
+				t.Fatalf("in pieces: %+v, at once: %+v", kept, whole)
+			}
+			if !bytes.HasPrefix(rest, fmt.Appendf(nil, "%d", kept.Code)) || kept.Code < 200 || kept.Code > 599 {
+				t.Fatalf("code %d of %q", kept.Code, rest)
+			}
+			checkSafe(t, kept.Text)
+			used := bytes.Index(rest, []byte("\r\n")) + 2
+			for used < len(rest) && rest[used-2] == '\r' && isContinued(rest[:used]) {
+				used += bytes.Index(rest[used:], []byte("\r\n")) + 2
+			}
+			rest = rest[used:]
+		}
+	})
+}
+
+// isContinued reports whether the last line of b is not the last one of its reply.
+func isContinued(b []byte) bool {
+	line := b[bytes.LastIndex(b[:len(b)-2], []byte("\r\n"))+1:]
+	line = bytes.TrimPrefix(line, []byte("\n"))
+	return len(line) > 5 && line[3] == '-'
+}
+
+func checkSafe(t *testing.T, s string) {
+	t.Helper()
+	if !utf8.ValidString(s) || len(s) > maxReplyText+10 {
+		t.Fatalf("unsafe: %q", s)
+	}
+	for _, r := range s {
+		if r != '\n' && unicode.IsControl(r) {
+			t.Fatalf("control character in %q", s)
+		}
+	}
+}
+
+func TestTranscript(t *testing.T) {
+	var log transcript
+	log.limit = 3
+	for _, line := range []string{"one", "two", "three\x00", "four", "five is a longer line"} {
+		log.add("C: ", []byte(line))
+	}
+	if got, want := strings.Join(log.text(), "|"), `C: three\x00|C: four|C: five is a longer line`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if n := testing.AllocsPerRun(100, func() { log.add("S: ", []byte("short")) }); n > 0 {
+		t.Errorf("%v allocations for a line of a full transcript", n)
+	}
+	var none transcript
+	none.limit = -1
+	none.add("C: ", []byte("x"))
+	if len(none.text()) > 0 {
+		t.Error("a transcript without lines kept one")
+	}
+}
+
+func TestTimeoutError(t *testing.T) {
+	w := &wire{}
+	err := w.readFailure("MAIL", 5*time.Minute, os.ErrDeadlineExceeded)
+	if err.Kind != Timeout || err.Error() != "timed out after 5m0s waiting for the response to MAIL" {
+		t.Errorf("%v: %v", err.Kind, err)
+	}
+	if !isTimeout(err) {
+		t.Error("not a timeout to net.Error")
+	}
+}
