@@ -218,3 +218,37 @@ func TestQueueNames(t *testing.T) {
 		t.Error("a tenant that is a number was accepted")
 	}
 }
+
+func TestConfigsMadeInGoAreChecked(t *testing.T) {
+	rt := newRuntime(t)
+	for name, c := range map[string]QueueConfig{
+		"mode":       {Protocol: ProtocolConfig{Maildir: &Maildir{Path: "/m", DirMode: new(Mode(0o77777))}}},
+		"rate":       {MaxMessageRate: Rate{Limit: -5}},
+		"duration":   {RetryInterval: -1},
+		"two":        {Protocol: ProtocolConfig{SMTP: &SMTP{}, Maildir: &Maildir{Path: "/m"}}},
+		"entry":      {Protocol: ProtocolConfig{SMTP: &SMTP{MXList: []MXEntry{{}}}}},
+		"event name": {Protocol: ProtocolConfig{CustomLua: &CustomLua{Constructor: "init"}}},
+	} {
+		if p, err := rt.Protocol(c); err == nil {
+			p.Close(t.Context())
+			t.Errorf("%s was accepted", name)
+		} else if _, ok := errors.AsType[*ConfigError](err); !ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, p := range map[string]EgressPath{
+		"limit":  {ConnectionLimit: Limit{Count: -1}},
+		"local":  {ConnectionLimit: Limit{Local: true}},
+		"switch": {EnablePipelining: 9},
+		"key":    {SMTPAuthPlainUsername: "u", SMTPAuthPlainPassword: &KeySource{}},
+		"bytes":  {SMTPAuthPlainUsername: "u", SMTPAuthPlainPassword: &KeySource{Data: "\xff"}},
+	} {
+		if _, err := newKeyed(p); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+	lua := &CustomLua{Constructor: "make.it"}
+	if _ = (QueueConfig{Protocol: ProtocolConfig{CustomLua: lua}}).String(); lua.BatchSize != 0 {
+		t.Error("printing a config has changed it")
+	}
+}

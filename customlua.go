@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -145,7 +144,7 @@ func (r *Runtime) module(ignored func(string)) *kumo.Options {
 	if transport == nil {
 		transport = s.http
 	}
-	m := &kumo.Options{
+	return &kumo.Options{
 		Logger:        r.logger(),
 		HTTP:          transport,
 		Empty:         decode.Empty{},
@@ -158,10 +157,6 @@ func (r *Runtime) module(ignored func(string)) *kumo.Options {
 			"make_egress_pool":   makeConfig[EgressPool],
 		},
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.modules = append(s.modules, m)
-	return m
 }
 
 // made is a config that Lua made, as Lua holds it.
@@ -238,6 +233,7 @@ func policyError(err error) error {
 	if e == (ConfigError{}) {
 		return err
 	}
+	e.Err = err
 	return &e
 }
 
@@ -416,23 +412,28 @@ func (e *luaEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
 
 func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 	w, err := e.find(ctx, a.queue)
-	if cause := context.Cause(ctx); cause != nil {
-		a.settleAll(unsent(cause))
-		return
+	var res Result
+	var lease *sessions.Lease[*luaSession]
+	switch cause := ended(ctx); {
+	case cause != nil:
+		res = unsent(cause)
+	case err != nil:
+		res = unresolved(a.queue, err).result()
+	default:
+		lease, res = e.session(ctx, w, a.queue)
 	}
-	if err != nil {
-		a.settleAll(unresolved(a.queue, err).result())
-		return
-	}
-	lease, res := e.session(ctx, w, a.queue)
 	if lease == nil {
-		res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Peer: e.config.Constructor}
+		if w.ready != "" {
+			res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Peer: e.config.Constructor}
+		}
 		a.settleAll(res)
 		return
 	}
+	defer lease.Discard() // if something of the host's panics
 	s, _ := lease.Session()
 	m := &luaMessage{attempt: a}
-	res, reusable := s.send(m, cmp.Or(time.Duration(w.path.config.DispatcherProgressWatchdogTimeout), luaWatchdog))
+	var reusable bool
+	res, reusable = s.send(m, cmp.Or(time.Duration(w.path.config.DispatcherProgressWatchdogTimeout), luaWatchdog))
 	if reusable {
 		lease.Release()
 	} else {
@@ -454,7 +455,7 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 	if policy == nil {
 		return nil, e.notConnected(errors.New("there is no policy: see Runtime.SetPolicy"))
 	}
-	key := fmt.Sprintf("%d\x00%s\x00%s\x00%s\x00%s", policy.serial, e.config.Constructor, queue.Domain, queue.Tenant, queue.Campaign)
+	key := fmt.Sprintf("%d %q %q %q %q", policy.serial, e.config.Constructor, queue.Domain, queue.Tenant, queue.Campaign)
 	path := &w.path.config
 	lease, err := e.runtime.state.lua.Acquire(ctx, sessions.Request{
 		Group:       w.ready,
@@ -473,7 +474,7 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 	s, err := e.connect(ctx, policy, w, queue)
 	if err != nil {
 		lease.Discard()
-		if cause := context.Cause(ctx); cause != nil {
+		if cause := ended(ctx); cause != nil {
 			return nil, unsent(cause)
 		}
 		return nil, e.notConnected(err)
@@ -590,6 +591,9 @@ var errWatchdog = errors.New("watchdog: send did not return in time")
 // send calls the send method with one message. The caller's context does not end it: what has begun
 // is finished, or cut by Runtime.Close or the watchdog.
 func (s *luaSession) send(m *luaMessage, watchdog time.Duration) (res Result, reusable bool) {
+	if err := context.Cause(s.ctx); err != nil {
+		return unsent(err), false
+	}
 	ctx, cancel := context.WithTimeoutCause(s.ctx, watchdog, errWatchdog)
 	defer cancel()
 	method, err := s.state.Index(ctx, s.object, "send")
@@ -726,15 +730,12 @@ func (m *luaMessage) Data() ([]byte, error) {
 	if b, ok := body.(Bytes); ok {
 		return b, nil
 	}
-	r, err := body.Open()
+	r, err := sized(body)()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	var b bytes.Buffer
-	b.Grow(int(body.Size()) + bytes.MinRead)
-	_, err = b.ReadFrom(r)
-	return b.Bytes(), err
+	return io.ReadAll(r)
 }
 
 func (m *luaMessage) SetData(data []byte) { m.change().Body = Bytes(data) }

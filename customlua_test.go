@@ -559,3 +559,39 @@ func TestAHostsOwnState(t *testing.T) {
 		t.Error("a string was taken for a config")
 	}
 }
+
+// TestLuaNeverSeesHalfAMessage: content of another size than it said is no delivery.
+func TestLuaNeverSeesHalfAMessage(t *testing.T) {
+	rt, _ := quiet(t)
+	withPolicy(t, rt, connectionWith("return 'took ' .. #message:get_data()"))
+	msg := messageTo("a@hook.test")
+	for name, body := range map[string]Body{"short": short{}, "failing": broken{1000}} {
+		msg.Body = body
+		if r := protocolOf(t, rt, luaConfig).Deliver(t.Context(), msg).Results[0]; r.Status != Transient {
+			t.Errorf("%s: %s %s", name, r.Status, r.Response)
+		}
+	}
+}
+
+// TestOneCallersEndIsNotAnothers: who waits for what another asked the policy is not cut off with it.
+func TestOneCallersEndIsNotAnothers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, _ := quiet(t)
+		withPolicy(t, rt, connectionWith("return 'OK'")+`
+			kumo.on('get_egress_path_config', function() kumo.sleep(1) return kumo.make_egress_path {} end)`)
+		p := protocolOf(t, rt, luaConfig)
+		impatient, cancel := context.WithCancel(t.Context())
+		first, second := make(chan Outcome, 1), make(chan Outcome, 1)
+		go func() { first <- p.Deliver(impatient, messageTo("a@hook.test")) }()
+		synctest.Wait()
+		go func() { second <- p.Deliver(t.Context(), messageTo("b@hook.test")) }()
+		synctest.Wait()
+		cancel()
+		if r := (<-first).Results[0]; r.Status != Unsent {
+			t.Errorf("the one who left: %s %s", r.Status, r.Response)
+		}
+		if r := (<-second).Results[0]; r.Status != Delivered {
+			t.Errorf("the other: %s %s", r.Status, r.Response)
+		}
+	})
+}

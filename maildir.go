@@ -39,6 +39,14 @@ type Mode uint32
 // String prints the mode in octal: "02775".
 func (m Mode) String() string { return "0" + strconv.FormatUint(uint64(m), 8) }
 
+// Validate says whether the mode is one.
+func (m Mode) Validate() error {
+	if m > 0o7777 {
+		return fmt.Errorf("%#o is not a file mode (0 to 07777)", uint32(m))
+	}
+	return nil
+}
+
 // MarshalJSON prints the mode as a number.
 func (m Mode) MarshalJSON() ([]byte, error) { return strconv.AppendUint(nil, uint64(m), 10), nil }
 
@@ -118,19 +126,28 @@ func (e *maildirEngine) store(ctx context.Context, a *attempt, r *recipient) Res
 		return unsent(context.Cause(ctx)) // nothing was left behind
 	}
 	return Result{Status: Transient, RetryAfter: maildirRetry, Err: err, Response: Response{
-		Code: 400, Enhanced: diskStatus(err), Text: fmt.Sprintf("%s: failed to write to maildir: %v", to, err)}}
+		Code: 400, Enhanced: diskStatus(err), Text: safeText(fmt.Sprintf("%s: failed to write to maildir: %v", to, err))}}
 }
 
 // sized opens a body and holds it to the size that it said: a copy of another size is not the
 // message.
 func sized(body Body) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
-		r, err := body.Open()
+		r, err := open(body)
 		if err != nil {
 			return nil, err
 		}
 		return &sizedReader{ReadCloser: r, left: body.Size()}, nil
 	}
+}
+
+// open opens a body, whose Open is the host's and may forget something.
+func open(body Body) (io.ReadCloser, error) {
+	r, err := body.Open()
+	if r == nil && err == nil {
+		err = errors.New("Body.Open returned no reader")
+	}
+	return r, err
 }
 
 type sizedReader struct {
@@ -154,10 +171,10 @@ func (r *sizedReader) Read(p []byte) (int, error) {
 func noPath(to string, err error) Result {
 	if e, ok := errors.AsType[*pathError](err); ok && e.recipient {
 		return Result{Status: Permanent, Err: err, Response: Response{
-			Code: 550, Enhanced: EnhancedCode{5, 1, 3}, Text: fmt.Sprintf("%s: no maildir: %v", to, err)}}
+			Code: 550, Enhanced: EnhancedCode{5, 1, 3}, Text: safeText(fmt.Sprintf("%s: no maildir: %v", to, err))}}
 	}
 	return Result{Status: Transient, RetryAfter: maildirRetry, Err: err, Response: Response{
-		Code: 451, Enhanced: EnhancedCode{4, 3, 5}, Text: fmt.Sprintf("%s: no maildir: %v", to, err)}}
+		Code: 451, Enhanced: EnhancedCode{4, 3, 5}, Text: safeText(fmt.Sprintf("%s: no maildir: %v", to, err))}}
 }
 
 // diskStatus is the enhanced code for a failure to write (RFC 3463 sections 3.3 and 3.4).

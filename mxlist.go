@@ -301,7 +301,7 @@ func (e *PlanError) result() Result {
 // because a domain that vanishes for a day is a common accident.
 func unresolved(queue QueueName, err error) *PlanError {
 	return &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
-		Text: fmt.Sprintf("delivery: failed to resolve queue %s: %v", queue, err)}, err}
+		Text: safeText(fmt.Sprintf("delivery: failed to resolve queue %s: %v", queue, err))}, err}
 }
 
 var (
@@ -355,6 +355,7 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 		slices.SortStableFunc(records, func(a, b MXRecord) int {
 			return cmp.Or(cmp.Compare(a.Preference, b.Preference), strings.Compare(a.Host, b.Host))
 		})
+		records = records[:min(len(records), maxCandidates)]
 		for i, mx := range records {
 			if mx.Host == "." { // no null MX, because there are others (RFC 7505 section 3)
 				continue
@@ -475,8 +476,8 @@ func (c *candidate) address() string {
 	return c.addr.String()
 }
 
-// maxCandidates bounds what one plan tries: a domain may publish any number of addresses, and each
-// that does not answer costs a connect_timeout.
+// maxCandidates bounds the hosts that one plan looks up and the addresses that it tries: a domain may
+// publish any number, and each that does not answer costs a connect_timeout.
 const maxCandidates = 64
 
 // connectionPlan resolves the hosts of a route and applies what the egress path prohibits and skips.
@@ -488,6 +489,9 @@ func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPat
 	for _, group := range r.hosts {
 		var addresses, failed []candidate
 		for _, t := range group {
+			if found+len(addresses) >= maxCandidates {
+				break
+			}
 			port := cmp.Or(source.RemotePort, t.port, path.SMTPPort)
 			if t.unix != "" {
 				addresses = append(addresses, candidate{host: t.name, unix: t.unix})
@@ -501,7 +505,7 @@ func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPat
 				failed = append(failed, candidate{host: t.name, err: err})
 			}
 			for _, ip := range ips {
-				addresses = append(addresses, candidate{host: t.name, addr: netip.AddrPortFrom(ip.Unmap(), port)})
+				addresses = append(addresses, candidate{host: t.name, addr: netip.AddrPortFrom(ip.Unmap().WithZone(""), port)})
 			}
 		}
 		if !r.list {
@@ -549,7 +553,12 @@ func permitted(plan []candidate, path *EgressPath, source *EgressSource) ([]cand
 func usable(c candidate) bool { return c.err == nil }
 
 func covers(prefixes []netip.Prefix, ip netip.Addr) bool {
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) })
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
+		if p.Addr().Is4In6() && p.Bits() >= 96 { // the addresses are unmapped, so must the networks be
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+		return p.Contains(ip)
+	})
 }
 
 // lookupAddrs resolves a host name as ip_lookup_strategy says: all A before all AAAA, unless the

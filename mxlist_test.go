@@ -217,6 +217,7 @@ func TestPlans(t *testing.T) {
 		{name: "prohibited, unspecified", list: []string{"unspecified.test"}, want: "550"},
 		{name: "prohibited in disguise", list: []string{"mapped.test"}, want: "550"},
 		{name: "one prohibited condemns all", domain: "mixedloop.test", want: "550"},
+		{name: "prohibited, in the mapped form", list: []string{"half.test"}, path: `{"prohibited_hosts": ["::ffff:192.0.2.0/120"]}`, want: "550"},
 		{name: "nothing prohibited", list: []string{"loop.test"}, path: `{"prohibited_hosts": []}`, want: "127.0.0.1:25"},
 		{name: "skipped", list: []string{"dual.test"}, path: `{"skip_hosts": ["192.0.2.0/31"]}`, want: "192.0.2.2:25 [2001:db8::1]:25"},
 		{name: "all skipped", list: []string{"half.test"}, path: `{"skip_hosts": ["192.0.2.9"]}`, want: "451"},

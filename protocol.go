@@ -64,7 +64,7 @@
 //	a failed write to a Maildir      normal schedule          after one minute: its manual says so
 //	a recipient that climbs a path   used as it is            Permanent 5.1.3: an address must not choose where a file goes
 //	nil or undefined in a path       "none", or nothing       Transient, unless default('…') stands in: else mail shares a directory by accident
-//	a template fails for one         the others come again    each recipient for itself: a retry must not duplicate
+//	a template fails for one         the others come again    Transient for that one, after one minute: a retry must not duplicate
 //	unknown key in smtp, protocol    ignored                  a config error: a misspelt mx_list must not mean the public MX
 //	two protocols in one table       one of them wins         a config error: nobody means both
 //	mx_list = {}                     an error                 the MX records: the list is empty
@@ -140,7 +140,7 @@ type Protocol interface {
 	Plan(ctx context.Context, msg *Message) (Plan, error)
 
 	// Close gives this handle back. The last handle of a protocol waits for the deliveries under way
-	// and ends the idle connections that the protocol opened; when ctx ends first, it returns ctx's
+	// and lets the idle connections that the protocol opened end; when ctx ends first, it returns ctx's
 	// error and the rest goes on. Close can be called again.
 	Close(ctx context.Context) error
 }
@@ -579,7 +579,12 @@ type ConfigError struct {
 	// File and Line say where in a policy the config was made; empty and 0 for JSON.
 	File string
 	Line int
+	// Err is the cause, where there is one: a context that ended, for instance. May be nil.
+	Err error
 }
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
 
 func (e *ConfigError) Error() string {
 	s := e.Reason
@@ -612,6 +617,14 @@ const (
 	On
 	Off
 )
+
+// Validate says whether the switch is one of its three values.
+func (s Switch) Validate() error {
+	if s < Default || s > Off {
+		return fmt.Errorf("%d is none of Default, On and Off", int(s))
+	}
+	return nil
+}
 
 // MarshalJSON gives true or false; [Default] is left out of a printed config.
 func (s Switch) MarshalJSON() ([]byte, error) { return json.Marshal(s == On) }
@@ -682,6 +695,14 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	return err
 }
 
+// Validate says what is wrong with a rate that was made in Go.
+func (r Rate) Validate() error {
+	if r != (Rate{}) && (r.Limit < 1 || r.Per <= 0 || r.MaxBurst < 0) {
+		return fmt.Errorf("a rate needs a limit of at least 1 and a period")
+	}
+	return nil
+}
+
 // Limit is a number of things at once: an integer of at least 1, or a text with the prefix "local:".
 // The zero Limit stands for the default.
 type Limit struct {
@@ -707,6 +728,14 @@ func (l *Limit) UnmarshalJSON(text []byte) error {
 	v, err := decode.ParseLimit(tree)
 	*l = Limit(v)
 	return err
+}
+
+// Validate says what is wrong with a limit that was made in Go.
+func (l Limit) Validate() error {
+	if l != (Limit{}) && l.Count < 1 {
+		return fmt.Errorf("%d is out of range (1 at least)", l.Count)
+	}
+	return nil
 }
 
 // QueueConfig is what kumo.make_queue_config makes: how the messages of one queue leave, and how
@@ -946,17 +975,17 @@ type runtimeState struct {
 	calls  sync.WaitGroup // deliveries under way
 	policy *Policy
 	serial uint64 // of the last policy that was loaded
-	// modules are what policies were given, for the connections of kumo.http that they hold.
-	modules []*kumo.Options
 
 	egress   egress.Cache
 	smtp     sessions.Pool[*smtpSession]
 	lua      sessions.Pool[*luaSession]
 	resolver Resolver
-	own      io.Closer          // the resolver, if it is ours
-	http     *http.Transport    // if it is ours
-	killed   context.Context    // ends when Close stops waiting
-	kill     context.CancelFunc // ends it
+	own      io.Closer       // the resolver, if it is ours
+	http     *http.Transport // if it is ours
+	// transports are what policies asked for beside it.
+	transports kumo.Transports
+	killed     context.Context    // ends when Close stops waiting
+	kill       context.CancelFunc // ends it
 }
 
 // ready makes what the zero value lacks, at the first call.
@@ -1090,7 +1119,8 @@ func (r *Runtime) Stats() Stats {
 // are waited for, idle sessions are ended in order. When ctx ends first, what is still under way is
 // cut: Transient, with MaybeDelivered where the last byte of content may have left; Close then
 // returns ctx's error. Afterwards no goroutine and no connection is left, and every call of Deliver
-// has returned. Close can be called again.
+// has returned, unless a [Body] or a Go function that Lua calls does not: after 5 s Close leaves that
+// behind and says so. Close can be called again.
 func (r *Runtime) Close(ctx context.Context) error {
 	s := r.ready()
 	s.mu.Lock()
@@ -1099,26 +1129,49 @@ func (r *Runtime) Close(ctx context.Context) error {
 
 	stop := context.AfterFunc(ctx, s.kill)
 	defer stop()
-	var errs [2]error
+	var errs [3]error
 	var pools sync.WaitGroup
 	pools.Go(func() { errs[0] = s.smtp.Close(ctx) })
 	pools.Go(func() { errs[1] = s.lua.Close(ctx) })
 	pools.Wait()
-	s.calls.Wait()
+	errs[2] = s.waitForCalls()
 	s.kill()
 	if s.own != nil {
 		s.own.Close()
 	}
-	s.mu.Lock()
-	for _, m := range s.modules {
-		m.Close()
-	}
-	s.modules = nil
-	s.mu.Unlock()
+	s.transports.Close()
 	if s.http != nil {
 		s.http.CloseIdleConnections()
 	}
-	return errors.Join(errs[0], errs[1])
+	return errors.Join(errs[:]...)
+}
+
+// afterKill is how long Close waits, once everything was cut, for what nobody can cut: a [Body] that
+// does not return, a Go function that a policy calls.
+const afterKill = 5 * time.Second
+
+var errStuck = errors.New("delivery: a delivery does not return")
+
+// waitForCalls waits for the deliveries under way; after the kill no longer than afterKill.
+func (s *runtimeState) waitForCalls() error {
+	returned := make(chan struct{})
+	go func() {
+		s.calls.Wait()
+		close(returned)
+	}()
+	select {
+	case <-returned:
+		return nil
+	case <-s.killed.Done():
+	}
+	patience := time.NewTimer(afterKill)
+	defer patience.Stop()
+	select {
+	case <-returned:
+		return nil
+	case <-patience.C:
+		return errStuck
+	}
 }
 
 // handle is a counted reference to a live protocol.
@@ -1161,6 +1214,8 @@ func (h *handle) Deliver(ctx context.Context, msg *Message) Outcome {
 		return Outcome{Results: a.results, Err: err}
 	}
 	if len(a.rcpts) > 0 {
+		ctx, release := h.bound(ctx)
+		defer release()
 		h.live.engine.deliver(ctx, a)
 	}
 	return Outcome{Results: a.results, Changes: a.changes, Err: a.err}
@@ -1175,7 +1230,34 @@ func (h *handle) Plan(ctx context.Context, msg *Message) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
+	if len(a.rcpts) == 0 {
+		return Plan{}, a.results[0].Err
+	}
+	ctx, release := h.bound(ctx)
+	defer release()
 	return h.live.engine.plan(ctx, a)
+}
+
+// bound makes a context that also ends when Close stops waiting.
+func (h *handle) bound(ctx context.Context) (bounded context.Context, release func()) {
+	bounded, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(h.runtime.state.killed, func() { cancel(ErrClosed) })
+	return bounded, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// ended is the cause of a context's end; nil while it lives. A deadline that has passed is an end,
+// even if the context has not noticed: a dialer may have.
+func ended(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 func (h *handle) Close(ctx context.Context) error {
@@ -1275,12 +1357,16 @@ func (r *Result) refuse(err error, scope Scope) {
 			code = EnhancedCode{5, 1, 7} // bad sender's mailbox address syntax
 		case strings.Contains(e.Field, "Options"):
 			code = EnhancedCode{5, 3, 3} // system not capable of selected features
-		case e.Field == "Body", strings.HasPrefix(e.Field, "Meta"):
+		case e.Field == "Body":
 			code = EnhancedCode{5, 6, 0} // other or undefined media error
+		case strings.HasPrefix(e.Field, "Meta"): // a mistake of the host, not of the mail
+			*r = Result{Recipient: r.Recipient, Status: Transient, Scope: scope, Err: err, Response: Response{
+				Code: 451, Enhanced: EnhancedCode{4, 3, 5}, Text: safeText("delivery: " + err.Error())}}
+			return
 		}
 	}
 	r.Status, r.Scope, r.Err = Permanent, scope, err
-	r.Response = Response{Code: 554, Enhanced: code, Text: "delivery: " + err.Error()}
+	r.Response = Response{Code: 554, Enhanced: code, Text: safeText("delivery: " + err.Error())}
 }
 
 // settleAll gives every recipient that the engine serves the same result.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
@@ -235,10 +237,22 @@ func (p EgressPath) MarshalJSON() ([]byte, error) {
 	return decode.JSON(&p)
 }
 
-// KeySource says where a secret or a certificate comes from: a file, or the bytes themselves.
+// KeySource says where a secret or a certificate comes from: a file, or the bytes themselves. A file is
+// read whenever a connection is opened; connections that are open live on when it changes.
 type KeySource struct {
 	File string
 	Data string
+}
+
+// Validate says whether exactly one of the two is given, in UTF-8.
+func (k KeySource) Validate() error {
+	switch {
+	case (k.File == "") == (k.Data == ""):
+		return errors.New("want the path of a file, or key_data")
+	case !utf8.ValidString(k.File + k.Data):
+		return errors.New("is not UTF-8")
+	}
+	return nil
 }
 
 // UnmarshalJSON reads the path of a file, or a table with key_data.
@@ -699,7 +713,7 @@ func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
 func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 	w, failed := e.find(ctx, a.queue)
 	if failed != nil {
-		if err := context.Cause(ctx); err != nil && failed.Status == Transient {
+		if err := ended(ctx); err != nil && failed.Status == Transient {
 			a.settleAll(unsent(err))
 			return
 		}
@@ -710,12 +724,12 @@ func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 	}
 	content := contentOf(a.msg.Body)
 	if err := content.Inspect(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
+		if cause := ended(ctx); cause != nil {
 			a.settleAll(unsent(cause))
 			return
 		}
 		a.settleAll(Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400,
-			Text: "delivery: cannot read the content: " + err.Error()}})
+			Text: safeText("delivery: cannot read the content: " + err.Error())}})
 		return
 	}
 	c := &carrier{engine: e, way: w}
@@ -729,7 +743,7 @@ func contentOf(body Body) *smtpclient.Content {
 	if b, ok := body.(Bytes); ok {
 		return smtpclient.BytesContent(b)
 	}
-	return smtpclient.StreamContent(body.Size(), body.Open)
+	return smtpclient.StreamContent(body.Size(), func() (io.ReadCloser, error) { return open(body) })
 }
 
 // close ends the idle connections of the engine.
@@ -748,6 +762,8 @@ type carrier struct {
 	engine *smtpEngine
 	way    *way
 	lease  *sessions.Lease[*smtpSession]
+	// sending: a transaction is under way, or a panic of the host's body has left it open.
+	sending bool
 }
 
 // maxStale bounds how many reused sessions one batch may find dead before it gives up.
@@ -771,7 +787,9 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 			}
 			return
 		}
+		c.sending = true
 		tx := s.wire.Send(env, content)
+		c.sending = false
 		if reused && stale < maxStale && wentStale(tx) {
 			c.drop()
 			continue
@@ -789,22 +807,28 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 	}
 }
 
-// wentStale says whether a transaction failed only because the session had ended before it.
+// wentStale says whether a transaction failed only because the session had ended before it: nothing
+// but its beginning was answered, and that not at all or with a goodbye. A peer that took the MAIL
+// was there, and what it did then is the message's own.
 func wentStale(tx *smtpclient.Transaction) bool {
 	if tx.ContentBegan {
 		return false
 	}
-	if tx.Err != nil {
-		return tx.Err.Kind == smtpclient.Closed || tx.Err.Kind == smtpclient.Write || tx.Err.Command == "RSET"
+	if err := tx.Err; err != nil {
+		return (err.Command == "RSET" || err.Command == "MAIL") &&
+			(err.Kind == smtpclient.Closed || err.Kind == smtpclient.Write || err.Kind == smtpclient.Refused)
 	}
 	return !slices.ContainsFunc(tx.Results, func(r smtpclient.Result) bool {
-		return r.Reply.Code != 421 || r.Command == "RCPT"
+		return r.Reply.Code != 421 || r.Command != "MAIL" && r.Command != "RSET"
 	})
 }
 
 // session returns the session to use next and whether it carried messages before. Without a session
 // the result says why.
 func (c *carrier) session(ctx context.Context) (s *smtpSession, reused bool, why Result) {
+	if err := ended(ctx); err != nil {
+		return nil, false, unsent(err)
+	}
 	if c.lease != nil {
 		if s, ok := c.lease.Session(); ok {
 			return s, true, Result{}
@@ -835,11 +859,11 @@ func (c *carrier) session(ctx context.Context) (s *smtpSession, reused bool, why
 	s, key, err := c.engine.connect(ctx, c.way)
 	if err != nil {
 		c.drop()
-		if cause := context.Cause(ctx); cause != nil {
+		if cause := ended(ctx); cause != nil {
 			return nil, false, unsent(cause)
 		}
 		return nil, false, Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{
-			Code: 400, Text: "delivery: failed to connect to any candidate hosts: " + oneLine(err)}}
+			Code: 400, Text: safeText("delivery: failed to connect to any candidate hosts: " + oneLine(err))}}
 	}
 	lease.Opened(key, s)
 	return s, false, Result{}
@@ -864,7 +888,11 @@ func (c *carrier) drop() {
 
 // done gives the session back for the next message.
 func (c *carrier) done() {
-	if c.lease != nil {
+	switch {
+	case c.lease == nil:
+	case c.sending:
+		c.drop()
+	default:
 		c.lease.Release()
 	}
 }
@@ -942,7 +970,11 @@ func (r *Runtime) dial(ctx context.Context, w *way, c *candidate) (conn net.Conn
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.path.config.ConnectTimeout))
 	defer cancel()
 	if r.Dial != nil {
-		return r.Dial(ctx, to)
+		conn, err := r.Dial(ctx, to)
+		if conn == nil && err == nil {
+			err = errors.New("the dialer returned no connection")
+		}
+		return conn, err
 	}
 	var d net.Dialer
 	if to.Source.IsValid() {
@@ -1131,10 +1163,10 @@ func tooManyRecipients(r *smtpclient.Reply) bool {
 // broken is the result of a recipient for whom no reply decided.
 func (w *way) broken(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
 	res := Result{Status: Transient, Scope: ScopeMessage, MaybeDelivered: r.MaybeDelivered, Err: r.Err,
-		Response: Response{Code: 400, Command: r.Command, Text: "delivery: failed to send message: " + oneLine(r.Err)}}
+		Response: Response{Code: 400, Command: r.Command, Text: safeText("delivery: failed to send message: " + oneLine(r.Err))}}
 	if tx.Err != nil && tx.Err.Kind == smtpclient.Timeout {
 		res.Response.Code, res.Response.Enhanced = 421, EnhancedCode{4, 4, 2}
-		res.Response.Text = fmt.Sprintf("delivery: failed to send message to %s: %s", w.ready, oneLine(r.Err))
+		res.Response.Text = safeText(fmt.Sprintf("delivery: failed to send message to %s: %s", w.ready, oneLine(r.Err)))
 	}
 	return res
 }

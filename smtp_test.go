@@ -13,7 +13,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/smtptest"
@@ -538,10 +540,6 @@ func TestAConnectionThatDiedIdle(t *testing.T) {
 			io.WriteString(c, "500 what?\r\n")
 			io.Copy(io.Discard, r)
 		},
-		"closed before the data": func(c net.Conn, r *bufio.Reader) {
-			r.ReadString('\n')
-			io.WriteString(c, "250 ok\r\n250 ok\r\n250 ok\r\n")
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			addr := peer(t,
@@ -842,5 +840,175 @@ func TestSourcesOfAPool(t *testing.T) {
 	rt.state.egress.Forget()
 	if r := missing.Deliver(t.Context(), messageTo("a@x.test")).Results[0]; r.Status != Transient || r.Response.Code != 451 {
 		t.Errorf("without an Egress: %s %s", r.Status, r.Response)
+	}
+}
+
+// TestAPeerThatDiesInTheMiddle: what a used connection answered before it died counts, and the message
+// is not tried on one connection after the other.
+func TestAPeerThatDiesInTheMiddle(t *testing.T) {
+	dies := func(c net.Conn, r *bufio.Reader) {
+		greet(c, r)
+		take(c, r)
+		for range 4 { // RSET, MAIL, two RCPT
+			r.ReadString('\n')
+		}
+		io.WriteString(c, "250 ok\r\n250 ok\r\n550 5.1.1 unknown\r\n")
+	}
+	rt := newRuntime(t)
+	rt.Egress = loopback("")
+	p := smtpTo(t, rt, peer(t, dies, dies))
+	if r := p.Deliver(t.Context(), messageTo("a@x.test")).Results[0]; r.Status != Delivered {
+		t.Fatal(r.Response)
+	}
+	want := "nobody@x.test permanent 550 5.1.1 RCPT\ndie@x.test transient 400  RCPT"
+	if got := summary(p.Deliver(t.Context(), messageTo("nobody@x.test", "die@x.test"))); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if opened := rt.Stats().Opened; opened != 1 {
+		t.Errorf("%d connections", opened)
+	}
+}
+
+// TestTheEndOfTheContextStopsFurtherBatches: the transaction under way is finished, the rest is unsent.
+func TestTheEndOfTheContextStopsFurtherBatches(t *testing.T) {
+	s := startServer(t, nil)
+	rt := newRuntime(t)
+	rt.Egress = loopback(`"max_recipients_per_batch": 1`)
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := 0
+	rt.Trace = &Trace{Sent: func(_ *Session, line string) {
+		if strings.HasPrefix(line, "MAIL") {
+			if sent++; sent == 2 {
+				cancel()
+			}
+		}
+	}}
+	p := smtpTo(t, rt, s.addr.String())
+	var got []Status
+	for _, r := range p.Deliver(ctx, messageTo("a@x.test", "b@x.test", "c@x.test", "d@x.test")).Results {
+		got = append(got, r.Status)
+	}
+	if want := []Status{Delivered, Delivered, Unsent, Unsent}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// forgetful is a resolver that answers when its context ends.
+type forgetful struct{ asked chan struct{} }
+
+func (f forgetful) Lookup(ctx context.Context, _ string, _ DNSType) DNSAnswer {
+	close(f.asked)
+	<-ctx.Done()
+	return DNSAnswer{Err: context.Cause(ctx)}
+}
+
+// stuck is a body whose reader waits to be released.
+type stuck struct{ opened, release chan struct{} }
+
+func (s stuck) Size() int64 { return 4 }
+func (s stuck) Open() (io.ReadCloser, error) {
+	close(s.opened)
+	<-s.release
+	return io.NopCloser(strings.NewReader("\r\n\r\n")), nil
+}
+
+// TestCloseIsBounded whatever a delivery is waiting for.
+func TestCloseIsBounded(t *testing.T) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	c, err := ParseQueueConfig([]byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("an answer of the DNS", func(t *testing.T) {
+		asked := make(chan struct{})
+		rt := &Runtime{Resolver: forgetful{asked}}
+		p, _ := rt.Protocol(c)
+		outcome := make(chan Outcome, 1)
+		go func() { outcome <- p.Deliver(context.Background(), messageTo("a@x.test")) }()
+		<-asked
+		rt.Close(ended)
+		if r := (<-outcome).Results[0]; r.Status != Unsent || !errors.Is(r.Err, ErrClosed) {
+			t.Errorf("%s %v", r.Status, r.Err)
+		}
+	})
+	t.Run("a body that does not come", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			body := stuck{make(chan struct{}), make(chan struct{})}
+			rt := &Runtime{Resolver: zone{"x.test A": addrs("192.0.2.1")}}
+			p, _ := rt.Protocol(c)
+			msg := messageTo("a@x.test")
+			msg.Body = body
+			outcome := make(chan Outcome, 1)
+			go func() { outcome <- p.Deliver(context.Background(), msg) }()
+			<-body.opened
+			start := time.Now()
+			if err := rt.Close(ended); !errors.Is(err, errStuck) || time.Since(start) != afterKill {
+				t.Errorf("Close: %v after %v", err, time.Since(start))
+			}
+			close(body.release)
+			if r := (<-outcome).Results[0]; r.Status != Unsent {
+				t.Errorf("%s %s", r.Status, r.Response)
+			}
+		})
+	})
+}
+
+// TestTextsAreSafe: what strangers say does not reach a result as it is.
+func TestTextsAreSafe(t *testing.T) {
+	rt := newRuntime(t)
+	rt.Egress = loopback("")
+	rt.Dial = func(context.Context, DialRequest) (net.Conn, error) {
+		return nil, errors.New("evil\r\n250 \x1b[31mok \xff" + strings.Repeat("x", 1<<16))
+	}
+	text := smtpTo(t, rt, "192.0.2.1").Deliver(t.Context(), messageTo("a@x.test")).Results[0].Response.Text
+	if strings.ContainsAny(text, "\r\n\x1b") || !utf8.ValidString(text) || len(text) > maxText+len("…") {
+		t.Errorf("%d bytes: %.200q", len(text), text)
+	}
+	rt.Dial = func(context.Context, DialRequest) (net.Conn, error) { return nil, nil }
+	if r := smtpTo(t, rt, "192.0.2.2").Deliver(t.Context(), messageTo("a@x.test")).Results[0]; r.Status != Transient {
+		t.Errorf("a dialer that returns nothing: %s", r.Status)
+	}
+}
+
+// TestAPanicOfTheHostsBody leaves no session behind in the middle of something.
+func TestAPanicOfTheHostsBody(t *testing.T) {
+	s := startServer(t, nil)
+	rt := newRuntime(t)
+	rt.Egress = loopback("")
+	p := smtpTo(t, rt, s.addr.String())
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic was swallowed")
+			}
+		}()
+		msg := messageTo("a@x.test")
+		msg.Body = &panics{}
+		p.Deliver(t.Context(), msg)
+	}()
+	if ready := rt.Stats().Ready; len(ready) != 0 {
+		t.Errorf("left behind: %+v", ready)
+	}
+	if r := p.Deliver(t.Context(), messageTo("a@x.test")).Results[0]; r.Status != Delivered {
+		t.Errorf("afterwards: %s", r.Response)
+	}
+}
+
+// panics is a body that can be read once, to be looked at.
+type panics struct{ opened int }
+
+func (p *panics) Size() int64 { return 4 }
+func (p *panics) Open() (io.ReadCloser, error) {
+	if p.opened++; p.opened > 1 {
+		panic("the host's own mistake")
+	}
+	return io.NopCloser(strings.NewReader("\r\n\r\n")), nil
+}
+
+func TestPlanOfBadRecipients(t *testing.T) {
+	_, err := protocolOf(t, newRuntime(t), "{}").Plan(t.Context(), messageTo("bad address"))
+	if e, ok := errors.AsType[*MessageError](err); !ok || e.Field != "Recipients[0]" {
+		t.Errorf("%v", err)
 	}
 }

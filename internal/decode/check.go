@@ -10,7 +10,8 @@ import (
 )
 
 // Defaults fills the zero-valued fields that have a default, in the struct that
-// dst points to and in the structs, pointers, slices and maps inside it.
+// dst points to and in the structs, pointers, slices and maps inside it. What
+// those refer to is copied first: dst may share it with others.
 func Defaults(dst any) { schema{}.fill(structPointer(dst)) }
 
 func (s schema) fill(v reflect.Value) {
@@ -20,7 +21,10 @@ func (s schema) fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
-			s.fill(v.Elem())
+			own := reflect.New(v.Type().Elem())
+			own.Elem().Set(v.Elem())
+			s.fill(own.Elem())
+			v.Set(own)
 		}
 	case reflect.Struct:
 		for _, f := range s.of(v.Type()).fields {
@@ -33,15 +37,26 @@ func (s schema) fill(v reflect.Value) {
 			}
 		}
 	case reflect.Slice:
-		for i := range v.Len() {
-			s.fill(v.Index(i))
+		if v.IsNil() {
+			return
 		}
+		own := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		reflect.Copy(own, v)
+		for i := range own.Len() {
+			s.fill(own.Index(i))
+		}
+		v.Set(own)
 	case reflect.Map:
+		if v.IsNil() {
+			return
+		}
+		own := reflect.MakeMapWithSize(v.Type(), v.Len())
 		for _, key := range v.MapKeys() {
 			value := addressable(v.MapIndex(key))
 			s.fill(value)
-			v.SetMapIndex(key, value)
+			own.SetMapIndex(key, value)
 		}
+		v.Set(own)
 	}
 }
 

@@ -456,3 +456,24 @@ func TestFalseIsPrintedWhereItIsTheDefault(t *testing.T) {
 		t.Errorf("got %s, %v", text, err)
 	}
 }
+
+// TestDefaultsWriteToNothingShared: two copies of a struct share what they refer to.
+func TestDefaultsWriteToNothingShared(t *testing.T) {
+	type inner struct {
+		Port int `config:"port" default:"25"`
+	}
+	type outer struct {
+		One  *inner           `config:"one"`
+		List []inner          `config:"list"`
+		Map  map[string]inner `config:"map"`
+	}
+	shared := outer{One: &inner{}, List: []inner{{}}, Map: map[string]inner{"a": {}}}
+	filled := shared
+	Defaults(&filled)
+	if filled.One.Port != 25 || filled.List[0].Port != 25 || filled.Map["a"].Port != 25 {
+		t.Errorf("not filled: %+v", filled)
+	}
+	if shared.One.Port != 0 || shared.List[0].Port != 0 || shared.Map["a"].Port != 0 {
+		t.Errorf("written to: %+v", shared)
+	}
+}

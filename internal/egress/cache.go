@@ -20,10 +20,11 @@ type Cache struct {
 }
 
 type entry struct {
-	loaded  chan struct{} // closed when the rest is there
-	value   any
-	err     error
-	expires time.Time // zero: never
+	loaded    chan struct{} // closed when the rest is there
+	value     any
+	err       error
+	expires   time.Time // zero: never
+	abandoned bool      // whoever asked gave up, which says nothing about the answer
 }
 
 // Get returns what is kept under key, or what load answers: a value, when it expires (the zero time:
@@ -32,7 +33,7 @@ func (c *Cache) Get(ctx context.Context, key string, load func() (any, time.Time
 	for {
 		e, ours := c.claim(key)
 		if ours {
-			c.load(key, e, load)
+			c.load(ctx, key, e, load)
 			return e.value, e.err
 		}
 		select {
@@ -40,8 +41,7 @@ func (c *Cache) Get(ctx context.Context, key string, load func() (any, time.Time
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		// Whoever loaded may have failed because its own context ended: that says nothing to us.
-		if !errors.Is(e.err, context.Canceled) && !errors.Is(e.err, context.DeadlineExceeded) {
+		if !e.abandoned {
 			return e.value, e.err
 		}
 	}
@@ -70,10 +70,11 @@ func (c *Cache) claim(key string) (e *entry, ours bool) {
 }
 
 // load fills an entry in. Whatever load does, nobody is left waiting.
-func (c *Cache) load(key string, e *entry, load func() (any, time.Time, error)) {
+func (c *Cache) load(ctx context.Context, key string, e *entry, load func() (any, time.Time, error)) {
 	e.err = errors.New("egress: the load did not return")
 	defer func() {
 		if e.err != nil {
+			e.abandoned = ctx.Err() != nil
 			c.remove(key, e)
 		}
 		close(e.loaded)

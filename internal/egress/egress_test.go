@@ -74,7 +74,7 @@ func TestOneCallersEndIsNotAnothers(t *testing.T) {
 		callers.Go(func() {
 			c.Get(first, "key", func() (any, time.Time, error) {
 				<-first.Done()
-				return nil, time.Time{}, first.Err()
+				return nil, time.Time{}, errors.New("whatever the policy makes of it")
 			})
 		})
 		synctest.Wait()
@@ -130,4 +130,27 @@ func TestTurnsFollowTheWeights(t *testing.T) {
 	if got, want := take(2, Choice{"never", 0}), []string{"-", "-"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+}
+
+func TestAFailureOfItsOwnIsForAllWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c Cache
+		start := time.Now()
+		var callers sync.WaitGroup
+		for range 30 {
+			callers.Go(func() {
+				_, err := c.Get(t.Context(), "key", func() (any, time.Time, error) {
+					time.Sleep(time.Second)
+					return nil, time.Time{}, context.DeadlineExceeded // of a client that it used
+				})
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		if waited := time.Since(start); waited != time.Second {
+			t.Errorf("they waited %v, one after the other", waited)
+		}
+	})
 }

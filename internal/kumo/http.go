@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -49,10 +50,25 @@ func (o *Options) transport(key transportKey) (http.RoundTripper, error) {
 	default:
 		return o.HTTP, nil // how long its connections stay is the host's affair
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if t, ok := o.transports[key]; ok {
-		return t, nil
+	store := o.Transports
+	if store == nil {
+		store = &o.own
+	}
+	return store.get(key, base), nil
+}
+
+// Transports are the transports that policies have asked for by other settings than the host's. Many
+// Options may share one. The zero value is ready for use, by many goroutines.
+type Transports struct {
+	mu   sync.Mutex
+	made map[transportKey]*http.Transport
+}
+
+func (s *Transports) get(key transportKey, base *http.Transport) *http.Transport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t, ok := s.made[key]; ok {
+		return t
 	}
 	t := base.Clone()
 	t.IdleConnTimeout = key.idle
@@ -62,22 +78,25 @@ func (o *Options) transport(key transportKey) (http.RoundTripper, error) {
 		}
 		t.TLSClientConfig.InsecureSkipVerify = true // the policy has asked for it by name
 	}
-	if o.transports == nil {
-		o.transports = map[transportKey]*http.Transport{}
+	if s.made == nil {
+		s.made = map[transportKey]*http.Transport{}
 	}
-	o.transports[key] = t
-	return t, nil
+	s.made[key] = t
+	return t
 }
 
-// Close closes the idle connections of the transports that this Options has made. Requests that are
-// under way end with their calls. Options.HTTP is the host's to close.
-func (o *Options) Close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, t := range o.transports {
+// Close closes the idle connections. Requests that are under way end with their calls.
+func (s *Transports) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.made {
 		t.CloseIdleConnections()
 	}
 }
+
+// Close closes the transports that this Options has made for itself: those of Options.Transports and
+// Options.HTTP are the host's to close.
+func (o *Options) Close() { o.own.Close() }
 
 // client is what kumo.http.build_client returns.
 type client struct {

@@ -236,8 +236,8 @@ func TestHTTPTransports(t *testing.T) {
 			t.Errorf("%s: %s, %v", test.options, got, err)
 		}
 	}
-	if len(own.transports) != 2 || !strings.Contains(log.String(), "status=200") {
-		t.Errorf("%d transports, log %s", len(own.transports), &log)
+	if len(own.own.made) != 2 || !strings.Contains(log.String(), "status=200") {
+		t.Errorf("%d transports, log %s", len(own.own.made), &log)
 	}
 	own.Close()
 	hosts.Close()

@@ -53,9 +53,12 @@ type Options struct {
 	// per name. It may be called from many goroutines. Nil: nobody is told.
 	Ignored func(name string)
 
-	mu         sync.Mutex
-	ignored    map[string]bool
-	transports map[transportKey]*http.Transport
+	// Transports keeps what build_client makes for settings that HTTP does not have; nil: the Options's own.
+	Transports *Transports
+
+	mu      sync.Mutex
+	ignored map[string]bool
+	own     Transports
 }
 
 // compatible is the upstream release whose behaviour the module follows, as kumo.version reports it.
