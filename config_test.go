@@ -18,6 +18,7 @@ func TestBadConfigsNameTheField(t *testing.T) {
 		{queueConfig, `{"protocl": {}}`, "protocl", `did you mean "protocol"`},
 		{queueConfig, `{"protocol": {}}`, "protocol", "no protocol in the table"},
 		{queueConfig, `{"protocol": {"smtp": {}, "maildir_path": "/m"}}`, "protocol", "two protocols"},
+		{queueConfig, `{"protocol": {"xfer": {"target": "http://x"}}}`, "protocol.xfer", "not available yet"},
 		{queueConfig, `{"protocol": {"smpt": {}}}`, "protocol.smpt", `did you mean "smtp"`},
 		{queueConfig, `{"protocol": {"smtp": {"mxlist": []}}}`, "protocol.smtp.mxlist", `did you mean "mx_list"`},
 		{queueConfig, `{"protocol": {"smtp": {"mx_list": "a.example"}}}`, "protocol.smtp.mx_list", "list"},

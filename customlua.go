@@ -424,7 +424,10 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 	}
 	if lease == nil {
 		if w.ready != "" {
-			res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Peer: e.config.Constructor}
+			res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Peer: viaLua + e.config.Constructor}
+		}
+		if _, ok := errors.AsType[*ConfigError](err); ok {
+			a.err = err
 		}
 		a.settleAll(res)
 		return
@@ -445,6 +448,9 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 	a.changes = m.changes
 	a.settleAll(res)
 }
+
+// viaLua begins the name of the peer of a Lua connection.
+const viaLua = "Lua via "
 
 // luaWatchdog is the default bound on one call of send.
 const luaWatchdog = 10 * time.Minute
@@ -488,7 +494,7 @@ func (e *luaEngine) notConnected(err error) Result {
 	e.runtime.logger().Error("policy: constructor failed", "event", e.config.Constructor,
 		"error", err, "traceback", luastate.Traceback(err))
 	return Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400, Text: safeText(
-		"delivery: failed to connect to any candidate hosts: Lua via " + e.config.Constructor + ": " + luastate.Message(err))}}
+		"delivery: failed to connect to any candidate hosts: " + viaLua + e.config.Constructor + ": " + luastate.Message(err))}}
 }
 
 // connect calls the constructor in a state that then belongs to the connection.
@@ -515,7 +521,7 @@ func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueN
 		return nil, err
 	}
 	s := &luaSession{runtime: e.runtime, policy: p, state: state, object: returned[0], info: Session{
-		ID: newID(), Protocol: "lua", ReadyName: w.ready, Peer: e.config.Constructor}}
+		ID: newID(), Protocol: "lua", ReadyName: w.ready, Peer: viaLua + e.config.Constructor}}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if t := e.runtime.Trace; t != nil && t.Opened != nil {
 		info := s.info
@@ -582,7 +588,7 @@ func (s *luaSession) hangUp() {
 		_, err = s.state.Call(ctx, 0, method, s.object)
 	}
 	if err != nil {
-		s.runtime.logger().Warn("policy: close failed", "constructor", s.info.Peer, "error", luastate.Message(err))
+		s.runtime.logger().Warn("policy: close failed", "connection", s.info.Peer, "error", luastate.Message(err))
 	}
 }
 
@@ -616,7 +622,7 @@ func (s *luaSession) send(m *luaMessage, watchdog time.Duration) (res Result, re
 	if rejection, ok := kumo.AsRejection(err); ok {
 		return rejected(rejection), rejection.Code != 421
 	}
-	s.runtime.logger().Error("policy: send failed", "constructor", s.info.Peer, "message", m.ID(),
+	s.runtime.logger().Error("policy: send failed", "connection", s.info.Peer, "message", m.ID(),
 		"error", luastate.Message(err), "traceback", luastate.Traceback(err))
 	res = Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400,
 		Text: safeText("delivery: error in deliver_message: sender:send method failed: " + luastate.Message(err))}}

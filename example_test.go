@@ -248,7 +248,7 @@ func ExampleSession() {
 	defer rt.Close(context.Background())
 	s := protocol.Deliver(context.Background(), message()).Results[0].Session
 	fmt.Println(s.Protocol, s.Peer, len(s.ID))
-	// Output: lua make.connection 32
+	// Output: lua Lua via make.connection 32
 }
 
 func ExampleTLSInfo() {

@@ -141,6 +141,9 @@ func parseTarget(s string) (target, error) {
 	if err != nil {
 		return target{}, decode.Errorf("", "%q is not a host name: %s", host, reasonOf(err))
 	}
+	if last := name[strings.LastIndexByte(name, '.')+1:]; strings.Trim(last, "0123456789") == "" {
+		return target{}, decode.Errorf("", "%q is neither an IP address nor a host name", host)
+	}
 	return target{name: name, port: port}, nil
 }
 
@@ -222,10 +225,11 @@ type Resolver interface {
 }
 
 // DNS is a [Resolver] that asks recursive name servers, over UDP and TCP, and keeps their answers
-// for as long as they may be kept. The zero value asks those of /etc/resolv.conf. It must not be
-// copied after first use.
+// for as long as they may be kept. The zero value asks those of /etc/resolv.conf, and takes the
+// addresses of the names in /etc/hosts from there. It must not be copied after first use.
 type DNS struct {
-	// Servers are the servers to ask, "192.0.2.1:53", in this order; nil: those of /etc/resolv.conf.
+	// Servers are the servers to ask, "192.0.2.1:53", in this order; nil: those of /etc/resolv.conf. With
+	// Servers, /etc/hosts is not read.
 	Servers []string
 	// TrustAD: the servers validate DNSSEC and the way to them is safe, so that the AD bit of their
 	// answers may be believed. Without it no answer is secure, but for the option trust-ad in

@@ -73,7 +73,7 @@ func TestEntriesOfAnMXList(t *testing.T) {
 		}
 	}
 	for _, bad := range []MXEntry{
-		{}, {Name: "host:"}, {Name: "host:0"}, {Name: "host:65536"}, {Name: "host:99999999999999999999"}, {Name: "host:smtp"},
+		{}, {Name: "host:"}, {Name: "host:0"}, {Name: "host:65536"}, {Name: "host:99999999999999999999"}, {Name: "host:smtp"}, {Name: "1.2.3.400"}, {Name: "1.2.3"},
 		{Name: "a b"}, {Name: "a@b"}, {Name: "a\r\nb"}, {Name: "[10.0.0.1:2025]"}, {Name: "[10.0.0.1"}, {Name: "10.0.0.1]"},
 		{Name: "[host]"}, {Name: "fe80::1%eth0"}, {Name: "/run/../lmtp.sock"}, {Name: "mx", Addr: "host"}, {Name: "m x", Addr: "10.0.0.1"},
 	} {

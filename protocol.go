@@ -80,6 +80,9 @@
 //	EHLO refused with 500 or 502     the host fails           HELO (RFC 5321 section 3.2)
 //	TLS fails, OpportunisticInsecure in clear on that socket  the host fails: what is on the socket is anybody's guess
 //	bare CR, bare LF in content      sent as they are         sent as a space, as CRLF: nothing can be smuggled past a lax peer
+//	NUL in content                   sent as it is            Permanent 5.6.0: RFC 5321 section 4.5.2 forbids it without BINARYMIME
+//	content over the peer's SIZE     sent, and refused        Permanent 5.3.4 without sending it (RFC 1870 section 6.1)
+//	"too many recipients"            the rest at once         Transient, for now
 //	reconnect_strategy               ConnectNextHost          a plan is for one message: the next begins anew
 //	source_address of one family     the other's hosts fail   they are passed over: binding cannot work
 //	kumo                             only by require          also a global: the manual's examples use it so
@@ -544,7 +547,7 @@ type Session struct {
 	// Protocol is "smtp", "lmtp", "maildir" or "lua".
 	Protocol  string
 	ReadyName string
-	// Peer is the name of the host as the plan had it; for Lua the constructor.
+	// Peer is the name of the host as the plan had it; for Lua "Lua via " and the constructor.
 	Peer string
 	// RemoteAddr and LocalAddr are "host:port"; empty where there is no connection.
 	RemoteAddr string
@@ -576,7 +579,8 @@ type ConfigError struct {
 	Field string
 	// Reason says what is wrong with it and what would be right.
 	Reason string
-	// File and Line say where in a policy the config was made; empty and 0 for JSON.
+	// File and Line say where in a policy the config was made; empty and 0 for JSON, and 0 where no line
+	// is to blame: for an event that has no handler, say.
 	File string
 	Line int
 	// Err is the cause, where there is one: a context that ended, for instance. May be nil.
@@ -591,8 +595,11 @@ func (e *ConfigError) Error() string {
 	if e.Field != "" {
 		s = e.Field + ": " + s
 	}
-	if e.File != "" {
+	switch {
+	case e.File != "" && e.Line > 0:
 		s = fmt.Sprintf("%s:%d: %s", e.File, e.Line, s)
+	case e.File != "":
+		s = e.File + ": " + s
 	}
 	return s
 }
@@ -885,8 +892,12 @@ func decodeConfig(tree, dst any) error {
 	if c, ok := dst.(*QueueConfig); ok {
 		// No protocol at all means SMTP, an empty table is a mistake: the default has to be there
 		// before the fields are checked.
-		if table, ok := tree.(map[string]any); !ok || table["protocol"] == nil {
+		table, _ := tree.(map[string]any)
+		if table["protocol"] == nil {
 			c.Protocol.SMTP = &SMTP{}
+		}
+		if protocol, ok := table["protocol"].(map[string]any); ok && protocol["xfer"] != nil {
+			return configError(notYet("protocol.xfer", "a transfer to another node"))
 		}
 	}
 	return configError(decode.Decode(tree, dst))
@@ -1351,7 +1362,11 @@ func newAttempt(msg *Message) (*attempt, error) {
 // refuse makes the result that of a message or recipient that can never be sent.
 func (r *Result) refuse(err error, scope Scope) {
 	code := EnhancedCode{5, 1, 3} // RFC 3463: bad destination mailbox address syntax
+	text := err.Error()
 	if e, ok := errors.AsType[*MessageError](err); ok {
+		if scope == ScopeRecipient {
+			text = e.Reason // which recipient is plain from the result that it stands in
+		}
 		switch {
 		case e.Field == "From":
 			code = EnhancedCode{5, 1, 7} // bad sender's mailbox address syntax
@@ -1366,7 +1381,7 @@ func (r *Result) refuse(err error, scope Scope) {
 		}
 	}
 	r.Status, r.Scope, r.Err = Permanent, scope, err
-	r.Response = Response{Code: 554, Enhanced: code, Text: safeText("delivery: " + err.Error())}
+	r.Response = Response{Code: 554, Enhanced: code, Text: safeText("delivery: " + text)}
 }
 
 // settleAll gives every recipient that the engine serves the same result.

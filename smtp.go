@@ -428,7 +428,7 @@ type EgressPool struct {
 type PoolEntry struct {
 	Name string `config:"name" required:"true"`
 	// Weight is the entry's share: nil is 1, 0 leaves the entry out.
-	Weight *int `config:"weight" min:"0"`
+	Weight *int `config:"weight" default:"1" min:"0"`
 }
 
 func (e PoolEntry) weight() int {
@@ -580,7 +580,7 @@ type sourcePicker struct {
 	turns   egress.Turns
 }
 
-var errNoSource = errors.New("no sources available: every entry of the pool has weight 0")
+var errNoSource = errors.New("no sources available: no entry of the pool has a weight above 0")
 
 func (p *sourcePicker) pick(ctx context.Context) (*keyed[EgressSource], error) {
 	if p.pool == "" || p.pool == unspecified {
@@ -679,6 +679,9 @@ func (e *smtpEngine) find(ctx context.Context, queue QueueName) (*way, *PlanErro
 	if to == nil {
 		var failed *PlanError
 		if to, failed = domainRoute(ctx, dns, queue); failed != nil {
+			if failed == errNullMX { // whose site has no name
+				w.ready = w.source.config.Name + "->@smtp_client"
+			}
 			return w, failed
 		}
 	}
@@ -719,6 +722,9 @@ func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 		}
 		res := failed.result()
 		res.Session = w.unopened()
+		if _, ok := errors.AsType[*ConfigError](failed); ok {
+			a.err = failed
+		}
 		a.settleAll(res)
 		return
 	}
@@ -1105,6 +1111,9 @@ func (s *smtpSession) end() {
 func (s *smtpSession) opened() {
 	info := s.wire.Info()
 	s.info.RemoteAddr, s.info.LocalAddr = info.RemoteAddr, info.LocalAddr
+	if s.info.LocalAddr == "@" { // the end of a unix socket has no name
+		s.info.LocalAddr = ""
+	}
 	if state := info.TLS; state != nil {
 		s.info.TLS = &TLSInfo{
 			Version: tls.VersionName(state.Version), Cipher: tls.CipherSuiteName(state.CipherSuite), Verified: info.Verified, By: "none"}

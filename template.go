@@ -93,7 +93,7 @@ type segment struct {
 func splitSegments(pieces []jinja.Piece) ([]segment, error) {
 	segments := make([]segment, 1, 8)
 	for _, p := range pieces {
-		if p.Names == nil {
+		if p.Names == nil && !p.Missing {
 			for i, text := range strings.Split(p.Text, "/") {
 				if i > 0 {
 					segments = append(segments, segment{})
@@ -115,6 +115,9 @@ func splitSegments(pieces []jinja.Piece) ([]segment, error) {
 // checkValue refuses a value that no segment can hold.
 func checkValue(p *jinja.Piece) error {
 	name := strings.Join(p.Names, ", ")
+	if name == "" {
+		name = fmt.Sprintf("the expression in line %d, column %d,", p.Line, p.Column)
+	}
 	refuse := func(what string) error {
 		return &pathError{fmt.Sprintf("the value of %s %s", name, what), onlyRecipient(p.Names)}
 	}

@@ -39,8 +39,14 @@ func (s *session) Mail(from string, options *smtp.MailOptions) error {
 	return nil
 }
 
+// Rcpt refuses at once what could never be sent on.
 func (s *session) Rcpt(to string, options *smtp.RcptOptions) error {
-	s.rcpts = append(s.rcpts, delivery.Recipient{Address: to, Options: options})
+	rcpt := delivery.Recipient{Address: to, Options: options}
+	check := delivery.Message{From: s.from, MailOptions: s.options, Recipients: []delivery.Recipient{rcpt}, Body: delivery.Bytes{}}
+	if err := check.Validate(); err != nil {
+		return &smtp.SMTPError{Code: 553, EnhancedCode: smtp.EnhancedCode{5, 1, 3}, Message: err.Error()}
+	}
+	s.rcpts = append(s.rcpts, rcpt)
 	return nil
 }
 
@@ -66,12 +72,7 @@ func (s *session) Data(r io.Reader) error {
 	for i, domain := range order {
 		msg := byDomain[domain]
 		msg.ID = fmt.Sprintf("%x.%d", now.UnixNano(), i)
-		if err := msg.Validate(); err != nil {
-			return &smtp.SMTPError{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 6, 0}, Message: err.Error()}
-		}
-	}
-	for _, domain := range order {
-		s.queue.add(&item{msg: byDomain[domain], created: now, due: now})
+		s.queue.add(&item{msg: msg, created: now, due: now})
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func responseMethods() map[string]lua.LGFunction {
 		"status_is_server_error":  statusIs(5),
 		"content_length":          responseValue(contentLength),
 		"headers":                 responseHeaders,
-		"text":                    responseBody,
+		"text":                    responseText,
 		"bytes":                   responseBody,
 	}
 }
@@ -139,4 +139,15 @@ func redacted(address string) string {
 		return "(no URL)"
 	}
 	return u.Redacted()
+}
+
+// responseText is the body as text: whatever the server sent, it is UTF-8 then, so that a policy may
+// return it.
+func responseText(L *lua.LState) int {
+	n := responseBody(L)
+	if body, ok := L.Get(-1).(lua.LString); ok && n == 1 {
+		L.Pop(1)
+		L.Push(lua.LString(strings.ToValidUTF8(string(body), "\uFFFD")))
+	}
+	return n
 }

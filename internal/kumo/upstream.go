@@ -11,7 +11,7 @@ var upstream = map[string][]string{
 	"kumo": {
 		"toml_load", "toml_parse", "toml_encode", "toml_encode_pretty", "memoize", "make_throttle",
 		"make_message", "inject_message", "invoke_get_queue_config", "invoke_get_egress_path_config",
-		"invoke_get_egress_source", "invoke_get_egress_pool", "spawn_task", "glob", "uncached_glob",
+		"invoke_get_egress_source", "invoke_get_egress_pool", "glob", "uncached_glob",
 		"read_dir", "validation_failed", "get_event_registrars", "make_queue_config", "make_egress_path",
 		"make_egress_source", "make_egress_pool",
 	},
@@ -76,7 +76,7 @@ var setupCalls = []string{
 	"start_esmtp_listener", "start_http_listener", "start_proxy_listener", "define_spool",
 	"configure_local_logs", "configure_log_hook", "configure_bounce_classifier",
 	"configure_accounting_db_path", "configure_redis_throttles", "set_config_monitor_globs",
-	"set_diagnostic_log_filter", "set_lruttl_cache_capacity", "bump_config_epoch", "spawn_thread_pool",
+	"set_diagnostic_log_filter", "set_lruttl_cache_capacity", "bump_config_epoch", "spawn_thread_pool", "spawn_task",
 	"make_listener_domain",
 }
 
@@ -84,10 +84,9 @@ var setupCalls = []string{
 func isSetup(path, name string) bool {
 	switch path {
 	case "kumo":
-		return slices.Contains(setupCalls, name) ||
-			strings.HasPrefix(name, "set_") && (strings.HasSuffix(name, "_threads") ||
-				strings.HasPrefix(name, "set_memory_") || strings.HasPrefix(name, "set_max_") ||
-				strings.HasPrefix(name, "set_lua"))
+		// Upstream has more of these than anybody has written down: what is named like one is one.
+		return slices.Contains(setupCalls, name) || strings.HasPrefix(name, "set_") ||
+			strings.HasPrefix(name, "configure_") || strings.HasPrefix(name, "start_")
 	case "kumo.dns":
 		// The host's own resolver is used.
 		return name == "define_resolver" || name == "load_resolv_conf" || name == "set_mta_sts_enabled" ||

@@ -20,6 +20,8 @@ import (
 //     too; tostring and string.format with __tostring of userdata; tonumber with exponents
 //   - table.unpack, pack, move, concat; math.type, tointeger, ult, maxinteger, mininteger, log and atan
 //     with two arguments; string.rep with a separator; utf8
+//   - string.match that returns nil where nothing matches; read formats without a star;
+//     coroutine.isyieldable
 //   - coroutines that end with the call that resumes them, and not with the one that made them
 //
 // Every number is a float64: math.type says "integer" for a whole one, and math.maxinteger is the
@@ -57,7 +59,10 @@ func Shim(L *lua.LState) {
 		"exit":   absent("os.exit"),
 		"setenv": absent("os.setenv"),
 	})
+	shimMatch(L)
+	shimRead(L)
 	shimCoroutines(L)
+	extend(L, lua.CoroutineLibName, map[string]lua.LGFunction{"isyieldable": isYieldable})
 	installUTF8(L)
 }
 

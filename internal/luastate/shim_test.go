@@ -124,3 +124,35 @@ function fails(folder) dofile(folder .. '/fails.lua') end`, nil)
 		t.Error(err)
 	}
 }
+
+func TestWhatScriptsOfLua54Write(t *testing.T) {
+	dir := t.TempDir()
+	program, err := Compile("test.lua", []byte(`
+		assert(select('#', ('x'):match('y')) == 1 and ('x'):match('y') == nil)
+		assert(tonumber(('x'):match('%d')) == nil and tostring(('x'):match('y')) == 'nil')
+		local a, b = ('k=v'):match('(%w)=(%w)')
+		assert(a == 'k' and b == 'v')
+		local f = assert(io.open(name, 'w'))
+		f:write('12\nline\nrest\nof it')
+		f:close()
+		f = assert(io.open(name))
+		assert(f:read('n') == 12)
+		f:read('l')
+		assert(f:read('l') == 'line')
+		assert(f:read('*l') == 'rest')
+		assert(f:read('a') == 'of it')
+		f:close()
+		assert(not coroutine.isyieldable())
+		assert(coroutine.wrap(function() return coroutine.isyieldable() end)())`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := program.NewState(t.Context(), func(L *lua.LState) error {
+		L.SetGlobal("name", lua.LString(filepath.Join(dir, "file")))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+}

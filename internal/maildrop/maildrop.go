@@ -105,7 +105,7 @@ func (e *Error) Error() string {
 			cause = err.Err
 		}
 	}
-	return fmt.Sprintf("maildrop: %s %q: %v", e.Op, e.Path, cause)
+	return fmt.Sprintf("%s %q: %v", e.Op, e.Path, cause)
 }
 
 func (e *Error) Unwrap() error { return e.Err }

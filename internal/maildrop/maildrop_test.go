@@ -297,10 +297,10 @@ func TestErrorText(t *testing.T) {
 		err  *Error
 		want string
 	}{
-		{&Error{"mkdir", "/a", &fs.PathError{Op: "mkdir", Path: "/a", Err: fs.ErrPermission}}, `maildrop: mkdir "/a": permission denied`},
-		{&Error{"link", "/b", &os.LinkError{Op: "link", Old: "/a", New: "/b", Err: fs.ErrExist}}, `maildrop: link "/b": file already exists`},
-		{&Error{"open the message for", "/a", &fs.PathError{Op: "open", Path: "/spool/1", Err: fs.ErrNotExist}}, `maildrop: open the message for "/a": open /spool/1: file does not exist`},
-		{&Error{"stat", "/a\n\x1b", fs.ErrInvalid}, `maildrop: stat "/a\n\x1b": invalid argument`},
+		{&Error{"mkdir", "/a", &fs.PathError{Op: "mkdir", Path: "/a", Err: fs.ErrPermission}}, `mkdir "/a": permission denied`},
+		{&Error{"link", "/b", &os.LinkError{Op: "link", Old: "/a", New: "/b", Err: fs.ErrExist}}, `link "/b": file already exists`},
+		{&Error{"open the message for", "/a", &fs.PathError{Op: "open", Path: "/spool/1", Err: fs.ErrNotExist}}, `open the message for "/a": open /spool/1: file does not exist`},
+		{&Error{"stat", "/a\n\x1b", fs.ErrInvalid}, `stat "/a\n\x1b": invalid argument`},
 	} {
 		if got := tt.err.Error(); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)

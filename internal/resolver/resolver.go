@@ -115,9 +115,9 @@ type Error struct {
 
 func (e *Error) Error() string {
 	if e.Server == "" {
-		return fmt.Sprintf("resolver: %v of %q: %v", e.Type, e.Name, e.Err)
+		return fmt.Sprintf("%v of %q: %v", e.Type, e.Name, e.Err)
 	}
-	return fmt.Sprintf("resolver: %v of %q: server %s: %v", e.Type, e.Name, e.Server, e.Err)
+	return fmt.Sprintf("%v of %q: server %s: %v", e.Type, e.Name, e.Server, e.Err)
 }
 
 func (e *Error) Unwrap() error { return e.Err }
@@ -143,6 +143,9 @@ type Client struct {
 	// empty: /etc/resolv.conf. If it does not exist or names no server, loopback is asked. It is not
 	// read if there are Servers.
 	ConfigFile string
+	// HostsFile is a file like hosts(5), whose names are not asked for: it is read at the first use and
+	// again when it has changed. Empty: /etc/hosts, or none if there are Servers.
+	HostsFile string
 	// Timeout is for one try at one server, over UDP and then TCP; 0: 5 s, or what ConfigFile says.
 	Timeout time.Duration
 	// Attempts is how many times the list of servers is gone through; 0: 2, or what ConfigFile says.
@@ -154,6 +157,7 @@ type Client struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	file    configFile
+	hosts   hostsFile
 	working sync.WaitGroup // the flights
 
 	mu      sync.Mutex
@@ -173,7 +177,7 @@ func (q question) fail(err error) Answer {
 }
 
 // Lookup asks one question. The name is absolute, with or without a final dot, and its labels are
-// A-labels; no search list and no hosts file is used. CNAMEs are followed, unless they are what is
+// A-labels; no search list is used. CNAMEs are followed, unless they are what is
 // asked for. What is no domain name (RFC 1035 section 2.3.4) does not exist: NXDomain, with an Err that
 // wraps [ErrName].
 //
@@ -194,6 +198,9 @@ func (c *Client) Lookup(ctx context.Context, name string, t Type) Answer {
 		return answer
 	}
 	q.name = canonical
+	if answer, ok := c.fromHosts(q); ok {
+		return answer
+	}
 	return c.shared(ctx, q)
 }
 

@@ -253,7 +253,7 @@ func TestCNAMEsOverManyMessages(t *testing.T) {
 func TestErrorText(t *testing.T) {
 	s := newServer(t, testZone, dnstest.Explain(7, "old.test"))
 	got := client(s).Lookup(t.Context(), "old.test", TypeMX)
-	const want = `resolver: MX of "old.test": server 192.0.2.1:53: SERVFAIL (Signature Expired)`
+	const want = `MX of "old.test": server 192.0.2.1:53: SERVFAIL (Signature Expired)`
 	if got.Err == nil || got.Err.Error() != want {
 		t.Errorf("got %v, want %s", got.Err, want)
 	}
