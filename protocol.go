@@ -80,7 +80,7 @@
 //	EHLO refused with 500 or 502     the host fails           HELO (RFC 5321 section 3.2)
 //	TLS fails, OpportunisticInsecure in clear on that socket  the host fails: what is on the socket is anybody's guess
 //	bare CR, bare LF in content      sent as they are         sent as a space, as CRLF: nothing can be smuggled past a lax peer
-//	NUL in content                   sent as it is            Permanent 5.6.0: RFC 5321 section 4.5.2 forbids it without BINARYMIME
+//	NUL in content                   sent as it is            Permanent 5.6.0: no message has one (RFC 5322 section 2.1), but in BINARYMIME
 //	content over the peer's SIZE     sent, and refused        Permanent 5.3.4 without sending it (RFC 1870 section 6.1)
 //	"too many recipients"            the rest at once         Transient, for now
 //	reconnect_strategy               ConnectNextHost          a plan is for one message: the next begins anew
