@@ -111,7 +111,7 @@ func (t *transfer) timeout(at step) time.Duration {
 	case at == t.stepDot():
 		limit = limits.DataDot
 	}
-	if t.leaving != nil || t.writeErr != nil {
+	if t.leaving != nil && at != t.stepDot() || t.writeErr != nil { // LMTP says 421 for one of several too
 		return min(limit, farewell)
 	}
 	return limit

@@ -2,6 +2,7 @@ package smtpclient
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"net"
 	"strconv"
@@ -48,7 +49,7 @@ func (w *wire) borrow() { w.buffers = bufferPool.Get().(*buffers) }
 // giveBack ends the loan. It reports whether everything that was received has been read.
 func (w *wire) giveBack() (clean bool) {
 	b := w.buffers
-	clean = w.r == w.w
+	clean = !w.unread()
 	w.buffers, w.r, w.w = nil, 0, 0
 	b.out, b.text, b.rcpts = b.out[:0], b.text[:0], b.rcpts[:0]
 	if cap(b.out) <= 2*outSize && cap(b.text) <= maxReplyText {
@@ -68,8 +69,21 @@ func (w *wire) kill() error {
 // other. kill needs no deadline, so none can be lost here.
 func (w *wire) arm(d time.Duration) { w.conn.SetDeadline(time.Now().Add(d)) }
 
-// unread reports whether something was received that nobody has read.
-func (w *wire) unread() bool { return w.r < w.w }
+// unread reports whether something was received that nobody has read. TLS hands out one record at a
+// time and may hold more that came with it: a read whose deadline has passed takes those, and nothing
+// from the network.
+func (w *wire) unread() bool {
+	if w.r < w.w {
+		return true
+	}
+	if _, ok := w.conn.(*tls.Conn); !ok || w.killed.Load() {
+		return false
+	}
+	w.conn.SetReadDeadline(time.Unix(1, 0)) // arm sets the next one
+	w.r = 0
+	w.w, _ = w.conn.Read(w.in[:])
+	return w.w > 0
+}
 
 // readReply reads the next reply, all of it within d. Its text is valid until the next call.
 func (w *wire) readReply(d time.Duration) (reply, error) {
