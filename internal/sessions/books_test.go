@@ -85,7 +85,7 @@ func (m *model) answers(g *modelGroup) {
 		switch {
 		case s.holder != nil:
 			m.failf("session %+v was lent twice", s)
-		case s.told() || s.dead:
+		case s.told() || s.dead.Load():
 			m.failf("session %+v was lent after its end", s)
 		case s.group != g || !slices.Contains(c.request.Keys, s.key):
 			m.failf("session %+v was lent to a call of %s with keys %v", s, g.name, c.request.Keys)

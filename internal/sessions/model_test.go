@@ -54,6 +54,7 @@ type model struct {
 	calls    []*modelCall
 	sessions []*modelSession
 	step     int
+	doing    string
 	reused   uint64
 	ends     []*modelSession // those that have not ended
 	returned *modelSession   // given back in this step: release judges what becomes of it
@@ -84,7 +85,7 @@ type modelCall struct {
 type modelSession struct {
 	group     *modelGroup
 	key       string
-	dead      bool
+	dead      atomic.Bool // also read by calls that a timer of the pool woke
 	slowness  time.Duration
 	uses      int
 	holder    *modelCall
@@ -96,7 +97,7 @@ type modelSession struct {
 	afterKill atomic.Bool
 }
 
-func (s *modelSession) Alive() bool { return !s.dead }
+func (s *modelSession) Alive() bool { return !s.dead.Load() }
 
 func (s *modelSession) Retire() {
 	select {
@@ -122,7 +123,7 @@ func (s *modelSession) told() bool { return s.retired.Load()+s.killed.Load() > 0
 
 func (m *model) failf(format string, args ...any) {
 	m.t.Helper()
-	m.t.Fatalf("step %d: "+format, append([]any{m.step}, args...)...)
+	m.t.Fatalf("step %d (%s), %v: "+format, append([]any{m.step, m.doing, time.Now().Format("05.000")}, args...)...)
 }
 
 // chance is true in percent of the cases.
@@ -132,18 +133,25 @@ func (m *model) act() {
 	g := m.groups[m.rng.IntN(len(m.groups))]
 	switch n := m.rng.IntN(100); {
 	case n < 40:
+		m.doing = "acquire"
 		m.acquire(g)
 	case n < 80:
+		m.doing = "finish"
 		m.finish(g)
 	case n < 84:
+		m.doing = "giveUp"
 		m.giveUp(g)
 	case n < 88:
+		m.doing = "race"
 		m.race(g)
 	case n < 93:
+		m.doing = "kill"
 		m.kill(g)
 	case n < 99:
+		m.doing = "pass"
 		m.pass(time.Duration(m.rng.IntN(4000)) * time.Millisecond)
 	default:
+		m.doing = "drain"
 		m.drain(g)
 	}
 }
@@ -213,7 +221,7 @@ func best(g *modelGroup, r Request) (expected *modelSession, passed []*modelSess
 		for _, s := range slices.Backward(g.idle) {
 			switch {
 			case s.key != key:
-			case s.dead || worn(s.uses, r.MaxUses):
+			case s.dead.Load() || worn(s.uses, r.MaxUses):
 				passed = append(passed, s)
 			default:
 				return s, passed
@@ -309,7 +317,7 @@ func (m *model) release(c *modelCall) {
 	}
 	switch {
 	case fits && !mustEnd:
-		if s.dead == (s.holder == first) || s.dead != (s.killed.Load() > 0) {
+		if s.dead.Load() == (s.holder == first) || s.dead.Load() != (s.killed.Load() > 0) {
 			m.failf("session %+v was given back, and the first in line could use it", s)
 		}
 	case mustEnd || first != nil || c.request.IdleTimeout <= 0:
@@ -365,11 +373,11 @@ func (m *model) race(g *modelGroup) {
 // kill lets a peer hang up on a session.
 func (m *model) kill(g *modelGroup) {
 	if len(g.idle) > 0 {
-		g.idle[m.rng.IntN(len(g.idle))].dead = true
+		g.idle[m.rng.IntN(len(g.idle))].dead.Store(true)
 	}
 	if len(g.held) > 0 && m.chance(20) {
 		if s := g.held[0].session; s != nil {
-			s.dead = true
+			s.dead.Store(true)
 		}
 	}
 }
