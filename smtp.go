@@ -794,7 +794,7 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 			return
 		}
 		c.sending = true
-		tx := s.wire.Send(env, content)
+		tx := s.wire.Send(ctx, env, content)
 		c.sending = false
 		if reused && stale < maxStale && wentStale(tx) {
 			c.drop()

@@ -32,7 +32,7 @@ func BenchmarkSend(b *testing.B) {
 								return io.NopCloser(bytes.NewReader(content)), nil
 							})
 						}
-						if tx := s.Send(env, c); !tx.Results[0].Accepted {
+						if tx := s.Send(context.Background(), env, c); !tx.Results[0].Accepted {
 							b.Fatal(tx.Err)
 						}
 					}

@@ -98,6 +98,14 @@ type Config struct {
 	Timeouts Timeouts
 	// DisablePipelining sends one command at a time to a peer that offers PIPELINING too.
 	DisablePipelining bool
+	// DisableChunking sends content with DATA to a peer that offers CHUNKING too.
+	DisableChunking bool
+	// MaxPipelined is how many messages may be on their way before the first of them is answered; 0 means
+	// 32, 1 sends each message only when the one before it is answered.
+	MaxPipelined int
+	// Peer is what earlier sessions have learnt of the peer, and where this one puts down what it learns; nil
+	// is a peer of which nothing is known.
+	Peer *Peer
 	// Ignore8BitChecks sends 8-bit content and addresses to peers that offer neither 8BITMIME nor
 	// SMTPUTF8. Otherwise they get a local 554 5.6.3 or 554 5.6.7.
 	Ignore8BitChecks bool
@@ -110,6 +118,10 @@ type Config struct {
 	// none.
 	Transcript int
 }
+
+// Peer is what is known of how a peer bears pipelined messages. The zero value knows nothing. It is safe
+// for concurrent use and may be shared by the sessions with one peer; it must not be copied.
+type Peer struct{}
 
 // Trace is told what goes over the wire. Each function may be nil. They are called by the goroutine
 // that opens or uses the session and hold it up. Lines have no CRLF and are safe to print; credentials

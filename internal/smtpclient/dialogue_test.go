@@ -86,7 +86,7 @@ func playFile(t *testing.T, ca *smtptest.Authority, task, dialogue string) strin
 	}
 	for _, words := range sends {
 		env, content := message(t, words)
-		tx := s.Send(env, content)
+		tx := s.Send(context.Background(), env, content)
 		reportTransaction(&report, env, tx)
 		fmt.Fprintf(&report, "usable=%v\n", s.Usable())
 	}

@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"context"
 	"encoding/hex"
 	"net"
 	"regexp"
@@ -173,7 +174,7 @@ func TestParametersReachAServer(t *testing.T) {
 	defer server.Close()
 	s := dial(t, l.Addr().String(), &Config{})
 	defer s.Quit(0)
-	tx := s.Send(&Envelope{
+	tx := s.Send(context.Background(), &Envelope{
 		From:    "a@b",
 		Options: &smtp.MailOptions{EnvelopeID: "x + = y", Return: smtp.DSNReturnHeaders},
 		Rcpts: []Rcpt{

@@ -74,13 +74,15 @@ const (
 	Body                      // the body failed, or did not yield what it had promised
 	Killed                    // Close was called
 	Refused                   // the peer refused RSET: the transaction was not begun
+	Unsent                    // nothing of the transaction was sent: the caller gave up, or the session ended before its turn
+	Skipped                   // what came before it failed, and the peer refused or dropped this one only for that
 )
 
-var kindNames = [...]string{Timeout: "timeout", Closed: "closed", Malformed: "malformed", Write: "write", Body: "body", Killed: "killed", Refused: "refused"}
+var kindNames = [...]string{Timeout: "timeout", Closed: "closed", Malformed: "malformed", Write: "write", Body: "body", Killed: "killed", Refused: "refused", Unsent: "unsent", Skipped: "skipped"}
 
 // String names the kind in one word.
 func (k Kind) String() string {
-	if k < Timeout || k > Refused {
+	if k < Timeout || k > Skipped {
 		return fmt.Sprintf("Kind(%d)", int(k))
 	}
 	return kindNames[k]

@@ -85,12 +85,12 @@ func breakAt(t *testing.T, ca *smtptest.Authority, mode, stage, fault string) st
 	}
 	defer s.Close()
 	env := &Envelope{From: "a@b", Rcpts: []Rcpt{{Address: "first@b"}}}
-	tx := s.Send(env, BytesContent([]byte("first\r\n")))
+	tx := s.Send(context.Background(), env, BytesContent([]byte("first\r\n")))
 	if !tx.Results[0].Accepted {
 		t.Fatalf("the first message was not accepted: %+v", tx.Results[0])
 	}
 	env.Rcpts = []Rcpt{{Address: "one@b"}, {Address: "two@b"}}
-	tx = s.Send(env, BytesContent(bytes.Repeat([]byte("second\r\n"), 100_000)))
+	tx = s.Send(context.Background(), env, BytesContent(bytes.Repeat([]byte("second\r\n"), 100_000)))
 	checkInvariants(t, s, tx, peer)
 	var report strings.Builder
 	for i := range tx.Results {

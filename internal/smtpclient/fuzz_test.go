@@ -30,7 +30,7 @@ func FuzzDialogue(f *testing.F) {
 		}
 		for range 3 {
 			ended := bytes.Count(conn.heard, []byte("\r\n.\r\n"))
-			tx := s.Send(&Envelope{Rcpts: []Rcpt{{Address: "a@b"}, {Address: "c@d"}}}, BytesContent([]byte("content\r\n")))
+			tx := s.Send(context.Background(), &Envelope{Rcpts: []Rcpt{{Address: "a@b"}, {Address: "c@d"}}}, BytesContent([]byte("content\r\n")))
 			ended = bytes.Count(conn.heard, []byte("\r\n.\r\n")) - ended
 			for i, r := range tx.Results {
 				if (r.Err != nil) == (r.Reply.Code != 0) || r.Err != nil && tx.Err == nil {

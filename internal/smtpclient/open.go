@@ -22,7 +22,7 @@ const farewell = 2 * time.Second
 // nc, and closes it when it fails; it says QUIT first where the peer is still listening. When ctx ends
 // it cuts the connection and fails with ctx's cause. The error is of type *OpenError.
 func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
-	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults()}
+	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults(), turn: make(chan struct{}, 1)}
 	s.raw, s.conn = nc, nc
 	s.log.limit = defaultTranscript
 	if cfg.Transcript != 0 {

@@ -20,6 +20,7 @@ type Session struct {
 	verified bool
 
 	used   bool // a transaction was begun
+	turn   chan struct{}
 	open   bool // the last transaction may still be open at the peer
 	broken bool // no further transaction may be begun
 }
@@ -63,6 +64,10 @@ func (s *Session) pipelines() bool { return s.ext.has("PIPELINING") && !s.cfg.Di
 // Usable reports whether another transaction may be begun: not after a failure of the connection, not
 // after a 421, not once the peer was out of step, not after Close or Quit.
 func (s *Session) Usable() bool { return !s.broken && !s.killed.Load() }
+
+// Capacity is how many calls of Send the session serves at once now, at least 1. It changes with what the
+// peer proves able to bear.
+func (s *Session) Capacity() int { return 1 }
 
 // Transcript returns the last lines of the dialogue, oldest first, "C: " before ours and "S: " before
 // the peer's.

@@ -87,7 +87,7 @@ func TestBytesInBytesOut(t *testing.T) {
 				return io.NopCloser(bytes.NewReader(content)), nil
 			})
 			for _, c := range []*Content{BytesContent(content), stream} {
-				tx := s.Send(oneTo("rcpt@example.com"), c)
+				tx := s.Send(context.Background(), oneTo("rcpt@example.com"), c)
 				if !tx.Results[0].Accepted {
 					t.Fatalf("%s: %s, %v", name, describe(&tx.Results[0]), tx.Err)
 				}
@@ -134,7 +134,7 @@ func TestBrokenBody(t *testing.T) {
 				}
 				return io.NopCloser(second), nil
 			})
-			tx := s.Send(&Envelope{Rcpts: []Rcpt{{Address: "a@b"}, {Address: "permfail@b"}}}, c)
+			tx := s.Send(context.Background(), &Envelope{Rcpts: []Rcpt{{Address: "a@b"}, {Address: "permfail@b"}}}, c)
 			if r := tx.Results[0]; r.Err == nil || r.MaybeDelivered || tx.Err.Kind != Body || tx.Err.Command != "." {
 				t.Errorf("%s: %+v, %+v", name, r, tx.Err)
 			}
@@ -189,7 +189,7 @@ func TestClose(t *testing.T) {
 					s.Close()
 					s.Close()
 				}()
-				tx := s.Send(&Envelope{Rcpts: []Rcpt{{Address: "a@b"}}}, BytesContent(bytes.Repeat([]byte("x\r\n"), 100_000)))
+				tx := s.Send(context.Background(), &Envelope{Rcpts: []Rcpt{{Address: "a@b"}}}, BytesContent(bytes.Repeat([]byte("x\r\n"), 100_000)))
 				r := tx.Results[0]
 				if tx.Err == nil || tx.Err.Kind != Killed || tx.Err.Command != test.command || !errors.Is(tx.Err, net.ErrClosed) {
 					t.Errorf("%+v", tx.Err)
@@ -200,7 +200,7 @@ func TestClose(t *testing.T) {
 				if s.Usable() {
 					t.Error("usable")
 				}
-				tx = s.Send(oneTo("a@b"), BytesContent(nil))
+				tx = s.Send(context.Background(), oneTo("a@b"), BytesContent(nil))
 				if tx.Err == nil || tx.Err.Kind != Closed || tx.ContentBegan || tx.Results[0].Err == nil {
 					t.Errorf("sent on a closed session: %+v", tx)
 				}
@@ -357,7 +357,7 @@ func TestSlowReader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tx := s.Send(oneTo("a@b"), BytesContent(bytes.Repeat([]byte("0123456789abcd\r\n"), 1<<16)))
+		tx := s.Send(context.Background(), oneTo("a@b"), BytesContent(bytes.Repeat([]byte("0123456789abcd\r\n"), 1<<16)))
 		if !tx.Results[0].Accepted {
 			t.Errorf("%s: %v", describe(&tx.Results[0]), tx.Err)
 		}
@@ -386,7 +386,7 @@ func TestManyRecipients(t *testing.T) {
 		for i := range 20_000 {
 			env.Rcpts = append(env.Rcpts, Rcpt{Address: fmt.Sprintf("rcpt%d@example.com", i)})
 		}
-		tx := s.Send(env, BytesContent([]byte("x\r\n")))
+		tx := s.Send(context.Background(), env, BytesContent([]byte("x\r\n")))
 		for i, r := range tx.Results {
 			if r.Accepted == (i%10 == 7) {
 				t.Fatalf("recipient %d: %s", i, describe(&r))
@@ -417,7 +417,7 @@ func TestTrace(t *testing.T) {
 	}
 	s := dial(t, address, &Config{Host: "127.0.0.1", TLSConfig: &tls.Config{RootCAs: ca.Pool}, Trace: trace,
 		Auth: &Auth{Username: "user", Password: "secret"}, Transcript: 1000})
-	tx := s.Send(oneTo("a@b"), BytesContent([]byte("hush hush")))
+	tx := s.Send(context.Background(), oneTo("a@b"), BytesContent([]byte("hush hush")))
 	if !tx.Results[0].Accepted {
 		t.Error(describe(&tx.Results[0]))
 	}
@@ -495,7 +495,7 @@ func TestNoGoroutines(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := runtime.NumGoroutine()
-			s.Send(oneTo("a@b"), BytesContent([]byte("x")))
+			s.Send(context.Background(), oneTo("a@b"), BytesContent([]byte("x")))
 			if after := runtime.NumGoroutine(); after > before {
 				t.Errorf("%d goroutines became %d", before, after)
 			}
@@ -528,7 +528,7 @@ func TestLMTP(t *testing.T) {
 		env.Rcpts = append(env.Rcpts, Rcpt{Address: rcpt})
 	}
 	for range 3 {
-		tx := s.Send(env, BytesContent([]byte("x")))
+		tx := s.Send(context.Background(), env, BytesContent([]byte("x")))
 		var got []string
 		for _, r := range tx.Results {
 			got = append(got, fmt.Sprintf("%s%d %v", r.Command, r.Reply.Code, r.Accepted))

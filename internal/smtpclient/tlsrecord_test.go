@@ -3,6 +3,7 @@ package smtpclient
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -87,7 +88,7 @@ func TestARecordBehindTheReply(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tx := s.Send(&Envelope{From: "a@b.test", Rcpts: []Rcpt{{Address: "c@d.test"}}}, BytesContent([]byte("Subject: x\r\n\r\n")))
+			tx := s.Send(context.Background(), &Envelope{From: "a@b.test", Rcpts: []Rcpt{{Address: "c@d.test"}}}, BytesContent([]byte("Subject: x\r\n\r\n")))
 			if want := name == "250 queued"; tx.Results[0].Accepted != want || s.Usable() {
 				t.Errorf("%+v, %v, usable %v", tx.Results[0], tx.Err, s.Usable())
 			}

@@ -16,6 +16,10 @@ type Transaction struct {
 	// ContentBegan: a byte of the content may have left. Until then it is safe to send the message again
 	// to the recipients that were not refused.
 	ContentBegan bool
+	// Again: the transaction failed for a reason that is not this message's own, and no recipient that is
+	// still without a reply of its own can have been accepted. The message may be sent to those again at
+	// once, over this session where it is usable, else over another.
+	Again bool
 }
 
 // Result is what became of one recipient.
@@ -127,9 +131,21 @@ func (t *transfer) next(at step) step {
 // Send offers a message to the recipients of an envelope and, where the peer accepts any, sends it to
 // them: one transaction. It returns when every recipient has its result, within the config's timeouts;
 // Close cuts it short. It sends the content at most once and never tries anything again.
-func (s *Session) Send(env *Envelope, c *Content) *Transaction {
+//
+// It is safe for concurrent use: calls made at the same time share the session. The end of ctx ends only
+// the wait before the first byte of the transaction; what has begun is finished.
+func (s *Session) Send(ctx context.Context, env *Envelope, c *Content) *Transaction {
 	tx := &Transaction{Results: make([]Result, len(env.Rcpts))}
 	t := transfer{s: s, env: env, content: c, tx: tx}
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		t.rcpts = make([]rcptState, len(env.Rcpts))
+		tx.Again = true
+		t.fail(&TransactionError{Command: "MAIL", Kind: Unsent, Err: context.Cause(ctx)})
+		return tx
+	}
 	if !s.Usable() {
 		t.rcpts = make([]rcptState, len(env.Rcpts))
 		t.fail(&TransactionError{Command: "MAIL", Kind: Closed, Err: fmt.Errorf("the session is not usable: %w", net.ErrClosed)})
