@@ -119,12 +119,8 @@ type Config struct {
 	Transcript int
 }
 
-// Peer is what is known of how a peer bears pipelined messages. The zero value knows nothing. It is safe
-// for concurrent use and may be shared by the sessions with one peer; it must not be copied.
-type Peer struct{}
-
-// Trace is told what goes over the wire. Each function may be nil. They are called by the goroutine
-// that opens or uses the session and hold it up. Lines have no CRLF and are safe to print; credentials
+// Trace is told what goes over the wire. Each function may be nil. For one session they are called one after
+// the other, in the order of the dialogue as it is seen here, and hold it up. Lines have no CRLF and are safe to print; credentials
 // read "***" and content only "[1234 bytes of content]".
 type Trace struct {
 	Sent     func(line string)

@@ -69,8 +69,8 @@ func (c *Content) Inspect(ctx context.Context) error {
 		c.inspected = true
 		return nil
 	}
-	b := bufferPool.Get().(*buffers)
-	defer bufferPool.Put(b)
+	b := outboxes.Get().(*outbox)
+	defer outboxes.Put(b)
 	err := c.read(b.borrowBlock(), func(p []byte) error {
 		in.add(p)
 		return context.Cause(ctx)
@@ -184,6 +184,7 @@ var space = []byte(" ")
 
 // encoder turns content into what goes over the wire after DATA. It is used once, from the beginning.
 type encoder struct {
+	plain   bool // for BDAT: no dots are doubled, and none ends it
 	midLine bool
 	cr      bool  // a CR came, and what follows decides what becomes of it
 	written int64 // octets as RFC 1870 counts them
@@ -200,7 +201,7 @@ func (e *encoder) add(dst, src []byte) []byte {
 			}
 			dst = e.text(dst, space)
 		}
-		if src[0] == '.' && !e.midLine {
+		if src[0] == '.' && !e.midLine && !e.plain {
 			dst = append(dst, '.')
 		}
 		line := src
@@ -230,6 +231,9 @@ func (e *encoder) end(dst []byte) []byte {
 	}
 	if e.midLine {
 		dst = e.endLine(dst)
+	}
+	if e.plain {
+		return dst
 	}
 	return append(dst, ".\r\n"...)
 }

@@ -139,8 +139,8 @@ func (t *transfer) needsUTF8() bool {
 }
 
 // appendMail appends the MAIL command without CRLF.
-func (t *transfer) appendMail(b []byte) []byte {
-	ext, opts := t.s.ext, t.env.Options
+func (s *Session) appendMail(b []byte, t *transfer) []byte {
+	ext, opts := s.ext, t.env.Options
 	b = append(b, "MAIL FROM:<"...)
 	b = append(b, t.env.From...)
 	b = append(b, '>')
@@ -175,11 +175,11 @@ func (t *transfer) appendMail(b []byte) []byte {
 }
 
 // appendRcpt appends the RCPT command of a recipient without CRLF.
-func (t *transfer) appendRcpt(b []byte, r *Rcpt) []byte {
+func (s *Session) appendRcpt(b []byte, r *Rcpt) []byte {
 	b = append(b, "RCPT TO:<"...)
 	b = append(b, r.Address...)
 	b = append(b, '>')
-	if r.Options == nil || !t.s.ext.has("DSN") {
+	if r.Options == nil || !s.ext.has("DSN") {
 		return b
 	}
 	for i, n := range r.Options.Notify {

@@ -96,9 +96,9 @@ func FuzzCommands(f *testing.F) {
 		if notify != "" {
 			env.Rcpts[0].Options.Notify = []smtp.DSNNotify{smtp.DSNNotify(notify), smtp.DSNNotifySuccess}
 		}
-		tr := &transfer{s: s, env: env, content: c, rcpts: make([]rcptState, 1)}
+		tr := &transfer{env: env, content: c, rcpts: make([]rcptState, 1)}
 		if s.judgeMessage(env, c) == nil {
-			address, params := fields(t, string(tr.appendMail(nil)), "MAIL FROM")
+			address, params := fields(t, string(s.appendMail(nil, tr)), "MAIL FROM")
 			want := map[string]string{"SIZE": "3"}
 			if ret != "" {
 				want["RET"] = ret
@@ -119,7 +119,7 @@ func FuzzCommands(f *testing.F) {
 			checkParams(t, params, want, unxtext)
 		}
 		if s.judgeRcpt(&env.Rcpts[0]) == nil {
-			address, params := fields(t, string(tr.appendRcpt(nil, &env.Rcpts[0])), "RCPT TO")
+			address, params := fields(t, string(s.appendRcpt(nil, &env.Rcpts[0])), "RCPT TO")
 			want := map[string]string{}
 			if notify != "" {
 				want["NOTIFY"] = notify + ",SUCCESS"

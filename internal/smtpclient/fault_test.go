@@ -89,6 +89,11 @@ func breakAt(t *testing.T, ca *smtptest.Authority, mode, stage, fault string) st
 	if !tx.Results[0].Accepted {
 		t.Fatalf("the first message was not accepted: %+v", tx.Results[0])
 	}
+	// What is refused altogether leaves its transaction open, so that the next one begins with RSET.
+	env.Rcpts = []Rcpt{{Address: "nobody@b"}}
+	if tx = s.Send(context.Background(), env, BytesContent([]byte("for nobody\r\n"))); tx.Results[0].Reply.Code != 550 {
+		t.Fatalf("the message for nobody was not refused: %+v", tx.Results[0])
+	}
 	env.Rcpts = []Rcpt{{Address: "one@b"}, {Address: "two@b"}}
 	tx = s.Send(context.Background(), env, BytesContent(bytes.Repeat([]byte("second\r\n"), 100_000)))
 	checkInvariants(t, s, tx, peer)
@@ -154,7 +159,8 @@ type faultyPeer struct {
 
 	hellos, rcpts, accepted int
 	mail                    bool
-	taken                   int // messages whose end came
+	nobody                  bool // the message for nobody was refused
+	taken                   int  // messages whose end came
 }
 
 var errPeerGone = errors.New("gone")
@@ -175,8 +181,8 @@ func (p *faultyPeer) serve() {
 
 func (p *faultyPeer) command(line string) error {
 	verb, _, _ := strings.Cut(line, " ")
-	second := func(stage string) string { // faults strike the second message
-		if p.taken == 0 {
+	second := func(stage string) string { // faults strike the message after the one for nobody
+		if !p.nobody {
 			return "first " + stage
 		}
 		return stage
@@ -197,6 +203,7 @@ func (p *faultyPeer) command(line string) error {
 	case "AUTH":
 		return p.answer("AUTH", "235 ok")
 	case "RSET":
+		p.nobody = true
 		p.mail, p.accepted, p.rcpts = false, 0, 0
 		return p.answer(second("RSET"), "250 reset")
 	case "MAIL":
@@ -205,6 +212,9 @@ func (p *faultyPeer) command(line string) error {
 	case "RCPT":
 		if !p.mail {
 			return p.say("503 MAIL first\r\n")
+		}
+		if strings.Contains(line, "nobody") {
+			return p.say("550 not known\r\n")
 		}
 		p.rcpts++
 		p.accepted++
@@ -245,6 +255,7 @@ func (p *faultyPeer) data(second func(string) string) error {
 		}
 	}
 	p.taken++
+	p.mail, p.accepted, p.rcpts = false, 0, 0
 	if p.taken == 1 {
 		return p.say("250 taken\r\n")
 	}

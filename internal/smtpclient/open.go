@@ -22,18 +22,18 @@ const farewell = 2 * time.Second
 // nc, and closes it when it fails; it says QUIT first where the peer is still listening. When ctx ends
 // it cuts the connection and fails with ctx's cause. The error is of type *OpenError.
 func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
-	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults(), turn: make(chan struct{}, 1)}
+	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults()}
 	s.raw, s.conn = nc, nc
 	s.log.limit = defaultTranscript
 	if cfg.Transcript != 0 {
 		s.log.limit = cfg.Transcript
 	}
 	if cfg.Trace != nil {
-		s.trace = *cfg.Trace
+		s.log.trace = *cfg.Trace
 	}
 	s.borrow()
 	defer func() {
-		if s.buffers != nil {
+		if s.in != nil {
 			s.giveBack()
 		}
 	}()
@@ -52,6 +52,7 @@ func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 		s.Close()
 		return nil, failed
 	}
+	s.prepare()
 	return s, nil
 }
 
@@ -197,8 +198,8 @@ func (s *Session) handshake(ctx context.Context) *OpenError {
 	}
 	state := conn.ConnectionState()
 	s.tls = &state
-	if s.trace.TLS != nil {
-		s.trace.TLS(state)
+	if s.log.trace.TLS != nil {
+		s.log.trace.TLS(state)
 	}
 	return nil
 }

@@ -114,8 +114,8 @@ func (c *piecesConn) SetDeadline(time.Time) error { return nil }
 func readFrom(in []byte, size int) (Reply, error) {
 	c := &piecesConn{in: in, size: size}
 	w := &wire{raw: c, conn: c}
-	w.borrow()
-	defer w.giveBack()
+	w.borrowIn()
+	defer w.giveBackIn()
 	r, err := w.readReply(time.Second)
 	if err != nil {
 		return Reply{}, err
@@ -133,8 +133,8 @@ func FuzzReply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, size uint8) {
 		c := &piecesConn{in: in, size: int(size) + 1}
 		w := &wire{raw: c, conn: c}
-		w.borrow()
-		defer w.giveBack()
+		w.borrowIn()
+		defer w.giveBackIn()
 		rest := in
 		for {
 			r, err := w.readReply(time.Second)
@@ -185,18 +185,18 @@ func TestTranscript(t *testing.T) {
 	var log transcript
 	log.limit = 3
 	for _, line := range []string{"one", "two", "three\x00", "four", "five is a longer line"} {
-		log.add("C: ", []byte(line))
+		log.sent([]byte(line))
 	}
-	if got, want := strings.Join(log.text(), "|"), `C: three\x00|C: four|C: five is a longer line`; got != want {
+	if got, want := strings.Join(log.lines(), "|"), `C: three\x00|C: four|C: five is a longer line`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if n := testing.AllocsPerRun(100, func() { log.add("S: ", []byte("short")) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { log.received([]byte("short")) }); n > 0 {
 		t.Errorf("%v allocations for a line of a full transcript", n)
 	}
 	var none transcript
 	none.limit = -1
-	none.add("C: ", []byte("x"))
-	if len(none.text()) > 0 {
+	none.sent([]byte("x"))
+	if len(none.lines()) > 0 {
 		t.Error("a transcript without lines kept one")
 	}
 }

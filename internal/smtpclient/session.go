@@ -1,28 +1,57 @@
 package smtpclient
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Session is an open SMTP or LMTP session. One caller at a time uses it; only Close may be called at
-// any time from anywhere.
+// Session is an open SMTP or LMTP session. Send, Usable, Capacity, Info, Transcript and Close may be called
+// at any time from anywhere; Quit is for when no Send is under way.
 type Session struct {
 	wire
 	cfg      *Config
 	timeouts Timeouts
-	ext      extensions
-	tls      *tls.ConnectionState
+	peer     *Peer
 	verified bool
+	// What the peer offers, and what of it is used. They do not change once the session is open.
+	ext       extensions
+	tls       *tls.ConnectionState
+	pipelined bool // commands are sent without waiting for replies
+	chunks    bool // content goes by BDAT
+	maxWindow int
 
-	used   bool // a transaction was begun
-	turn   chan struct{}
-	open   bool // the last transaction may still be open at the peer
-	broken bool // no further transaction may be begun
+	broken   atomic.Bool // no further transaction may be begun
+	capacity atomic.Int32
+
+	mu       sync.Mutex
+	queue    line      // not begun, in order of arrival
+	flight   line      // begun and not settled, in order of their replies
+	sending  *transfer // the last in flight, while a part of it is to be sent
+	inFlight int64     // bytes of content in flight
+	window   int       // how many may be in flight
+	proven   bool
+	finished int       // transactions that were answered
+	last     time.Time // when the last of them was, while none is in flight
+	open     bool      // the last transaction may still be open at the peer
+
+	writing, reading bool          // a goroutine does
+	flushed          int64         // bytes written
+	armed            bool          // the reply that is due has its deadline
+	deadlined        bool          // the connection has a deadline for reading
+	limit            time.Duration // of the reply that was armed last
+	stopped          bool          // nothing more is begun
+	leaving          *Reply        // the 421 after which the peer is going to close
+	writeErr         error         // what is said now may be read, but no more can be sent
+	writeLimit       time.Duration
+	failure          error         // why the session has ended
+	quiet            chan struct{} // closed when neither goroutine is left
 }
 
 // Info describes a session.
@@ -38,6 +67,8 @@ type Info struct {
 	LocalAddr, RemoteAddr string
 	// PipeliningUsed: the commands of a transaction go out in one group.
 	PipeliningUsed bool
+	// ChunkingUsed: content goes out by BDAT.
+	ChunkingUsed bool
 }
 
 // Info returns what is known of the session.
@@ -48,7 +79,8 @@ func (s *Session) Info() Info {
 		Verified:       s.verified,
 		LocalAddr:      addrText(s.raw.LocalAddr()),
 		RemoteAddr:     addrText(s.raw.RemoteAddr()),
-		PipeliningUsed: s.pipelines(),
+		PipeliningUsed: s.pipelined,
+		ChunkingUsed:   s.chunks,
 	}
 }
 
@@ -59,19 +91,46 @@ func addrText(a net.Addr) string {
 	return a.String()
 }
 
-func (s *Session) pipelines() bool { return s.ext.has("PIPELINING") && !s.cfg.DisablePipelining }
+// prepare decides how the session is going to speak, from what the peer offers and the config wants.
+func (s *Session) prepare() {
+	s.peer = s.cfg.Peer
+	if s.peer == nil {
+		s.peer = &Peer{}
+	}
+	s.pipelined = s.ext.has("PIPELINING") && !s.cfg.DisablePipelining
+	s.chunks = s.ext.has("CHUNKING") && !s.cfg.DisableChunking && s.peer.chunks()
+	s.deadlined = true // by the opening dialogue
+	s.maxWindow = cmp.Or(s.cfg.MaxPipelined, defaultWindow)
+	s.setWindow(s.peer.window(s.maxWindow))
+}
+
+// setWindow sets how many transactions may be in flight, and how many callers may be there for them: a
+// quarter more, so that the next is in line when one is done.
+func (s *Session) setWindow(n int) {
+	s.window = n
+	room := n + n/4
+	switch {
+	case !s.pipelined || n == 1:
+		room = 1
+	case !s.chunks:
+		room = 3 // one whose content is sent, one whose commands go along, one in line
+	case s.cfg.NoReset:
+		room = 2
+	}
+	s.capacity.Store(int32(room))
+}
 
 // Usable reports whether another transaction may be begun: not after a failure of the connection, not
 // after a 421, not once the peer was out of step, not after Close or Quit.
-func (s *Session) Usable() bool { return !s.broken && !s.killed.Load() }
+func (s *Session) Usable() bool { return !s.broken.Load() && !s.killed.Load() }
 
 // Capacity is how many calls of Send the session serves at once now, at least 1. It changes with what the
 // peer proves able to bear.
-func (s *Session) Capacity() int { return 1 }
+func (s *Session) Capacity() int { return int(s.capacity.Load()) }
 
 // Transcript returns the last lines of the dialogue, oldest first, "C: " before ours and "S: " before
 // the peer's.
-func (s *Session) Transcript() []string { return s.log.text() }
+func (s *Session) Transcript() []string { return s.log.lines() }
 
 // errClosedIdle is what Idle says of a peer that has gone.
 var errClosedIdle = errors.New("the peer closed the idle connection")
@@ -82,6 +141,11 @@ var errClosedIdle = errors.New("the peer closed the idle connection")
 // neither a socket on a Unix system nor has a method Peek([]byte) (int, error), which returns at once
 // what a read would, takes nothing, and says 0 and no error where nothing has arrived.
 func (s *Session) Idle() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flight.head != nil || s.queue.head != nil {
+		return nil // the reader is looking
+	}
 	var buf [256]byte
 	n, err := peek(s.raw, buf[:])
 	switch {
@@ -94,22 +158,33 @@ func (s *Session) Idle() error {
 	default:
 		err = fmt.Errorf("the peer spoke on the idle connection: %s", firstLine(buf[:n]))
 	}
-	s.broken = true
+	s.stop()
 	return err
 }
 
-// Quit ends the session in an orderly way: it sends QUIT and waits for the reply, both within timeout
-// (0: the config's), then closes the connection. On a session that is not usable it only closes.
+// Quit ends the session in an orderly way: it waits for what is under way, sends QUIT and waits for the
+// reply, both within timeout (0: the config's), then closes the connection. On a session that is not
+// usable it only closes.
 func (s *Session) Quit(timeout time.Duration) {
 	if timeout <= 0 {
 		timeout = s.timeouts.Quit
 	}
-	if s.Usable() {
+	s.mu.Lock()
+	if s.writing || s.reading {
+		quiet := make(chan struct{})
+		s.quiet = quiet
+		s.mu.Unlock()
+		<-quiet
+		s.mu.Lock()
+	}
+	polite := s.Usable()
+	s.stop()
+	s.mu.Unlock()
+	if polite {
 		s.borrow()
 		s.sayQuit(timeout)
 		s.giveBack()
 	}
-	s.broken = true
 	s.Close()
 }
 
@@ -142,4 +217,18 @@ func peek(nc net.Conn, buf []byte) (int, error) {
 		return p.Peek(buf)
 	}
 	return peekSocket(nc, buf)
+}
+
+// borrow lends the session what it needs to hold a dialogue step by step.
+func (s *Session) borrow() {
+	s.borrowIn()
+	s.borrowOut()
+}
+
+// giveBack ends the loan. It reports whether everything that was received has been read.
+func (s *Session) giveBack() (clean bool) {
+	s.giveBackOut()
+	clean = s.giveBackIn()
+	s.log.giveBack()
+	return clean
 }

@@ -201,7 +201,7 @@ func TestClose(t *testing.T) {
 					t.Error("usable")
 				}
 				tx = s.Send(context.Background(), oneTo("a@b"), BytesContent(nil))
-				if tx.Err == nil || tx.Err.Kind != Closed || tx.ContentBegan || tx.Results[0].Err == nil {
+				if tx.Err == nil || tx.Err.Kind != Unsent || tx.ContentBegan || tx.Results[0].Err == nil {
 					t.Errorf("sent on a closed session: %+v", tx)
 				}
 				s.Quit(0) // says nothing, and does not wait
@@ -439,7 +439,8 @@ func TestTrace(t *testing.T) {
 	if strings.Contains(all, "hush") || strings.Contains(all, "AHVzZXIAc2VjcmV0") {
 		t.Errorf("a secret in:\n%s", all)
 	}
-	if got := strings.Join(s.Transcript(), "\n"); got != strings.ReplaceAll(all, "TLS\n", "STARTTLS\n") && got+"\n" != removeLine(all, "TLS") {
+	// Of a session at rest the last lines remain.
+	if got := strings.Join(s.Transcript(), "\n"); len(got) < 200 || !strings.HasSuffix("\n"+removeLine(all, "TLS"), "\n"+got+"\n") {
 		t.Errorf("transcript:\n%s\ntrace:\n%s", got, all)
 	}
 }

@@ -3,7 +3,7 @@ package smtpclient
 import (
 	"context"
 	"fmt"
-	"net"
+	"sync"
 	"time"
 )
 
@@ -13,13 +13,15 @@ type Transaction struct {
 	Results []Result
 	// Err is the failure that left recipients without a deciding reply; nil if each has one.
 	Err *TransactionError
-	// ContentBegan: a byte of the content may have left. Until then it is safe to send the message again
-	// to the recipients that were not refused.
+	// ContentBegan: a byte of the content may have left.
 	ContentBegan bool
 	// Again: the transaction failed for a reason that is not this message's own, and no recipient that is
 	// still without a reply of its own can have been accepted. The message may be sent to those again at
 	// once, over this session where it is usable, else over another.
 	Again bool
+	// Transcript holds the last lines of the dialogue at the moment when a recipient turned out not to be
+	// accepted; nil where all were, or where the peer was not asked. See [Session.Transcript].
+	Transcript []string
 }
 
 // Result is what became of one recipient.
@@ -30,7 +32,7 @@ type Result struct {
 	// after. It is zero where Err is set.
 	Reply Reply
 	// Command is what Reply answers, or what was under way when Err happened: "RSET", "MAIL", "RCPT",
-	// "DATA", "." for the end of the data; "" where Local.
+	// "DATA", "." for the end of the data, "BDAT" for content that was sent so; "" where Local.
 	Command string
 	// Local: Reply was given here, and the peer was not asked.
 	Local bool
@@ -51,25 +53,38 @@ const (
 	rcptLocal                     // it has its result without being offered to the peer
 )
 
-// transfer is a transaction under way. Its steps are RSET, MAIL, one RCPT for each recipient, DATA; then
-// comes the content. Two cursors run over the steps: sent is the next one to send, due the one whose
-// reply comes next. With PIPELINING the first runs ahead of the second, without it waits for it.
+// transfer is a transaction in line or under way. Its steps are RSET, MAIL, one RCPT for each recipient,
+// DATA where the content is not sent by BDAT, and the content with its end. Two cursors run over the
+// steps: sent is the next one to send, due the one whose reply comes next. With PIPELINING the first
+// runs ahead of the second, without it waits for it.
+//
+// All fields are guarded by the session's lock, but for those that are set before the transfer stands in
+// line.
 type transfer struct {
-	s       *Session
 	env     *Envelope
 	content *Content
 	tx      *Transaction
 	rcpts   []rcptState
+	chunked bool // the content goes by BDAT
+	lmtp    bool
+	done    chan struct{}
+	next    *transfer // behind it in line
 
 	sent, due   step
-	unanswered  int   // bytes of commands without reply
-	writeErr    error // what is said now may be read, but no more can be sent
-	writeLimit  time.Duration
+	end         int64 // where in the stream of all that was sent its last byte stands so far
+	whole       bool  // that is the end of the content
+	inContent   bool  // the writer is sending the content
+	speculative bool  // it was begun before the one ahead of it was answered
+	careful     bool  // the content waits for the replies to the recipients
 	mailRefused bool
-	accepted    int    // recipients that were accepted by RCPT
-	data        int    // the first digit of the reply to DATA; 0 before
-	ended       bool   // the last byte of the end of the data may have left
-	leaving     *Reply // the 421 after which the peer is going to close
+	accepted    int               // recipients that were accepted by RCPT
+	data        int               // the first digit of the reply to DATA; 0 before
+	verdict     int               // the first digit of the reply to the end of the content; 0 before
+	skip        *TransactionError // it is going to be refused for what another did, or was not begun soundly
+	bodyErr     error             // what the body failed with
+	cut         bool              // the connection has to end, so that nothing completes the content
+	got421      bool              // the peer said goodbye to it
+	panicked    any               // what the body's reader panicked with
 }
 
 // step is a step of a transaction. stepRcpt + i is the RCPT of recipient i.
@@ -92,115 +107,69 @@ func (t *transfer) command(at step) string {
 		return "RSET"
 	case at == stepMail:
 		return "MAIL"
+	case at < t.stepData():
+		return "RCPT"
+	case t.chunked:
+		return "BDAT"
 	case at == t.stepData():
 		return "DATA"
-	case at == t.stepDot():
-		return "."
 	}
-	return "RCPT"
+	return "."
 }
 
-// timeout is how long the reply to a step may take. A peer that is leaving, or that we can no longer
-// write to, gets the time of a last word.
-func (t *transfer) timeout(at step) time.Duration {
-	limits := &t.s.timeouts
-	limit := limits.RcptTo
-	switch {
-	case at == stepReset:
-		limit = limits.Reset
-	case at == stepMail:
-		limit = limits.MailFrom
-	case at == t.stepData():
-		limit = limits.Data
-	case at == t.stepDot():
-		limit = limits.DataDot
-	}
-	if t.leaving != nil && at != t.stepDot() || t.writeErr != nil { // LMTP says 421 for one of several too
-		return min(limit, farewell)
-	}
-	return limit
-}
-
-// next is the step after one, without the recipients that are not offered.
-func (t *transfer) next(at step) step {
+// after is the step after one, without the recipients that are not offered.
+func (t *transfer) after(at step) step {
 	for at++; at >= stepRcpt && at < t.stepData() && t.rcpts[at-stepRcpt] == rcptLocal; at++ {
+	}
+	if t.chunked && at == t.stepData() {
+		at++
 	}
 	return at
 }
 
-// Send offers a message to the recipients of an envelope and, where the peer accepts any, sends it to
-// them: one transaction. It returns when every recipient has its result, within the config's timeouts;
-// Close cuts it short. It sends the content at most once and never tries anything again.
-//
-// It is safe for concurrent use: calls made at the same time share the session. The end of ctx ends only
-// the wait before the first byte of the transaction; what has begun is finished.
-func (s *Session) Send(ctx context.Context, env *Envelope, c *Content) *Transaction {
-	tx := &Transaction{Results: make([]Result, len(env.Rcpts))}
-	t := transfer{s: s, env: env, content: c, tx: tx}
-	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
-	case <-ctx.Done():
-		t.rcpts = make([]rcptState, len(env.Rcpts))
-		tx.Again = true
-		t.fail(&TransactionError{Command: "MAIL", Kind: Unsent, Err: context.Cause(ctx)})
-		return tx
-	}
-	if !s.Usable() {
-		t.rcpts = make([]rcptState, len(env.Rcpts))
-		t.fail(&TransactionError{Command: "MAIL", Kind: Closed, Err: fmt.Errorf("the session is not usable: %w", net.ErrClosed)})
-		return tx
-	}
-	s.borrow()
+// answered reports whether the peer has answered all of it that was sent.
+func (t *transfer) answered() bool { return t.due == t.sent }
+
+// offered reports whether every recipient was answered.
+func (t *transfer) offered() bool { return t.due >= t.stepData() }
+
+// transfers are used again, but not their channels: those belong to the bubble of the test that made them.
+var transfers = sync.Pool{New: func() any { return new(transfer) }}
+
+func newTransfer(env *Envelope, c *Content) *transfer {
+	t := transfers.Get().(*transfer)
+	rcpts := t.rcpts[:0]
 	for range env.Rcpts {
-		s.buffers.rcpts = append(s.buffers.rcpts, rcptOpen)
+		rcpts = append(rcpts, rcptOpen)
 	}
-	t.rcpts = s.buffers.rcpts
-	t.run()
-	if !s.giveBack() {
-		s.broken = true // the peer said more than it was asked
+	*t = transfer{env: env, content: c, rcpts: rcpts, done: make(chan struct{}),
+		tx: &Transaction{Results: make([]Result, len(env.Rcpts))}}
+	return t
+}
+
+// settled takes the result out of a transfer that stands in no line any more.
+func (t *transfer) settled() *Transaction {
+	tx, panicked := t.tx, t.panicked
+	rcpts := t.rcpts
+	*t = transfer{rcpts: rcpts}
+	if cap(rcpts) <= 1024 {
+		transfers.Put(t)
+	}
+	if panicked != nil {
+		panic(panicked) // the body is the caller's, and so is its panic
 	}
 	return tx
 }
 
-func (t *transfer) run() {
-	if err := t.content.Inspect(context.Background()); err != nil {
-		t.fail(bodyFailure("MAIL", err))
-		return
-	}
-	if !t.admit() {
-		return
-	}
-	if !t.s.open && (!t.s.used || t.s.cfg.NoReset) {
-		t.sent, t.due = stepMail, stepMail
-	}
-	t.s.used, t.s.open = true, true
-	if !t.offer() {
-		return
-	}
-	switch {
-	case t.leaving != nil:
-		t.abandoned()
-	case t.data != 3: // nothing is to be sent
-	case t.mailRefused && t.accepted > 0:
-		// Whose transaction these recipients are in, only the peer knows: it must not end.
-		t.s.broken = true
-	case t.accepted == 0:
-		t.loneDot()
-	default:
-		t.deliver()
-	}
-}
-
 // admit gives their results to the recipients for whom the peer need not be asked. It reports whether
 // any remain.
-func (t *transfer) admit() bool {
-	whole := t.s.judgeMessage(t.env, t.content)
+func (s *Session) admit(t *transfer) bool {
+	whole := s.judgeMessage(t.env, t.content)
 	remain := false
 	for i := range t.rcpts {
 		reply := whole
 		if reply == nil {
-			reply = t.s.judgeRcpt(&t.env.Rcpts[i])
+			reply = s.judgeRcpt(&t.env.Rcpts[i])
 		}
 		if reply == nil {
 			remain = true
@@ -212,148 +181,107 @@ func (t *transfer) admit() bool {
 	return remain
 }
 
-// maxUnanswered bounds the bytes of commands that are on their way. The peer answers while it reads, so
-// with more it could wait for us to read while we wait for it (RFC 2920 section 3.1).
-const maxUnanswered = 16 << 10
-
-// offer holds the dialogue up to the reply to DATA. It returns false where the connection failed.
-func (t *transfer) offer() bool {
-	for {
-		// With nothing unanswered, whatever is there would be taken for the reply to what comes next.
-		if t.sent == t.due && t.s.unread() {
-			t.drop(t.s.readFailure(t.command(t.due), 0, errUnasked))
-			return false
-		}
-		t.gather()
-		if t.sent == t.due {
-			return true
-		}
-		t.flush()
-		at, limit := t.due, t.timeout(t.due)
-		r, err := t.s.readReply(limit)
-		if err == nil {
-			err = t.judge(at, &r)
-		}
-		if err != nil {
-			t.drop(t.failure(at, limit, err))
-			return false
-		}
-		t.due = t.next(at)
-		if t.due == t.sent {
-			t.unanswered = 0
-			if t.writeErr != nil {
-				t.drop(t.failure(at, limit, t.writeErr))
-				return false
-			}
-		}
-	}
-}
-
-// gather puts all commands into the buffer that may go out now.
-func (t *transfer) gather() {
-	for t.mayGather() {
-		before := len(t.s.out)
-		t.s.out = t.append(t.s.out, t.sent)
-		n := len(t.s.out) - before
-		t.s.endCommand(n)
-		t.unanswered += n
-		t.sent = t.next(t.sent)
-	}
-}
-
-func (t *transfer) mayGather() bool {
-	ahead := t.sent != t.due
-	switch {
-	case t.sent > t.stepData(), t.writeErr != nil, t.leaving != nil, t.mailRefused:
-		return false
-	case ahead && (!t.s.pipelines() || t.unanswered >= maxUnanswered):
-		return false
-	case !ahead && t.sent == t.stepData():
-		return t.accepted > 0
-	}
-	// Once a group has filled the window, all of it is answered before the next begins.
-	return !ahead || len(t.s.out) > 0
-}
-
-func (t *transfer) append(b []byte, at step) []byte {
+// timeout is how long the reply to a step may take. A peer that is leaving, or that we can no longer
+// write to, gets the time of a last word.
+func (s *Session) timeout(t *transfer, at step) time.Duration {
+	limits := &s.timeouts
+	limit := limits.RcptTo
 	switch {
 	case at == stepReset:
-		return append(b, "RSET"...)
+		limit = limits.Reset
 	case at == stepMail:
-		return t.appendMail(b)
+		limit = limits.MailFrom
 	case at == t.stepData():
-		return append(b, "DATA"...)
+		limit = limits.Data
+	case at == t.stepDot():
+		limit = limits.DataDot
 	}
-	return t.appendRcpt(b, &t.env.Rcpts[at-stepRcpt])
+	if s.leaving != nil && at != t.stepDot() || s.writeErr != nil { // LMTP says 421 for one of several too
+		return min(limit, farewell)
+	}
+	return limit
 }
 
-// flush writes what was gathered. A failed write is no verdict: the peer may have said why, and that is
-// read first.
-func (t *transfer) flush() {
-	limit := t.timeout(t.due)
-	if _, err := t.s.flush(limit); err != nil {
-		t.writeErr, t.writeLimit = err, limit
-	}
-}
-
-// failure says why the reply to a step did not come.
-func (t *transfer) failure(at step, limit time.Duration, err error) *TransactionError {
-	command := t.command(at)
-	if refused, ok := err.(*TransactionError); ok {
-		return refused
-	}
-	var failed *TransactionError
-	if t.writeErr != nil && !isMalformed(err) {
-		failed = t.s.writeFailure(command, t.writeLimit, t.writeErr)
-	} else {
-		failed = t.s.readFailure(command, limit, err)
-	}
-	if t.leaving != nil && failed.Kind != Killed {
-		return left(command, t.leaving)
-	}
-	return failed
-}
-
-// left is the failure of what a peer left unanswered after a 421.
-func left(command string, reply *Reply) *TransactionError {
-	return &TransactionError{Command: command, Kind: Closed, Reply: reply,
-		Err: fmt.Errorf("the peer is closing the connection: %s", reply)}
-}
-
-// judge draws the conclusions from the reply to a step. An error ends the transaction.
-func (t *transfer) judge(at step, r *reply) error {
-	if r.code == 421 {
-		kept := r.keep()
-		t.leaving, t.s.broken = &kept, true
-	}
+// judge draws the conclusions from the reply to the step that is due. An error ends the session.
+func (s *Session) judge(t *transfer, r *reply) error {
+	at := t.due
 	if r.class() == 3 && at != t.stepData() {
 		return errOutOfStep
 	}
+	if r.code == 421 && !(t.lmtp && at == t.stepDot()) {
+		s.leave421(t, r)
+	}
 	switch {
 	case at == stepReset:
-		if r.class() != 2 {
-			kept := r.keep()
-			return &TransactionError{Command: "RSET", Kind: Refused, Reply: &kept,
-				Err: fmt.Errorf("the peer answered RSET with %s", kept)}
-		}
+		s.judgeReset(t, r)
 	case at == stepMail:
-		if r.class() != 2 {
-			t.mailRefused = true
-			t.decide("MAIL", r, rcptOpen)
-		}
-	case at == t.stepData():
-		t.data = r.class()
-		if t.data == 2 { // neither leave to send nor a refusal
-			return errOutOfStep
-		}
-		if t.data != 3 {
-			t.decide("DATA", r, rcptAccepted)
-		}
-	case at == t.stepDot():
-	default:
+		s.judgeMail(t, r)
+	case at < t.stepData():
 		t.judgeRcpt(int(at-stepRcpt), r)
+	case at == t.stepDot():
+		return s.judgeEnd(t, r)
+	default:
+		return s.judgeData(t, r)
 	}
+	t.due = t.after(at)
 	return nil
+}
+
+// leave421 takes a goodbye down. What stands behind it in line is not accepted (RFC 5321 section 3.8).
+func (s *Session) leave421(t *transfer, r *reply) {
+	if s.leaving == nil {
+		kept := r.keep()
+		s.leaving = &kept
+	}
+	t.got421 = true
+	s.stop()
+	// A goodbye before anything of this message was answered has nothing to do with the message.
+	if t.due <= stepMail && s.finished > 0 {
+		t.disown(t.command(t.due), Closed, s.leaving, left(s.leaving))
+	}
+}
+
+// left is what a peer leaves unanswered after a 421.
+func left(reply *Reply) error {
+	return fmt.Errorf("the peer is closing the connection: %s", reply)
+}
+
+// disown notes that the transfer is not going to be judged by its own merits.
+func (t *transfer) disown(command string, kind Kind, reply *Reply, why error) {
+	if t.skip == nil {
+		t.skip = &TransactionError{Command: command, Kind: kind, Reply: reply, Err: why}
+	}
+}
+
+func (s *Session) judgeReset(t *transfer, r *reply) {
+	if r.class() == 2 || t.skip != nil {
+		return
+	}
+	// Whose transaction is open now, only the peer knows.
+	kept := r.keep()
+	t.disown("RSET", Refused, &kept, fmt.Errorf("the peer answered RSET with %s", kept))
+	s.stop()
+	if t.speculative {
+		s.peer.strike()
+	}
+}
+
+func (s *Session) judgeMail(t *transfer, r *reply) {
+	if r.class() == 2 {
+		return
+	}
+	t.mailRefused = true
+	switch {
+	case t.skip != nil:
+	case r.code == 503 && t.speculative:
+		// Out of sequence, in a peer's view that wants to be waited for.
+		kept := r.keep()
+		t.disown("MAIL", Skipped, &kept, fmt.Errorf("the peer takes one message at a time: %s", kept))
+		s.peer.rejectOverlap()
+		s.window = 1
+	default:
+		t.decide("MAIL", r, rcptOpen)
+	}
 }
 
 func (t *transfer) judgeRcpt(i int, r *reply) {
@@ -364,16 +292,107 @@ func (t *transfer) judgeRcpt(i int, r *reply) {
 	case t.rcpts[i] != rcptOpen: // MAIL was refused, and that is what counts
 	case r.class() == 2:
 		t.rcpts[i] = rcptAccepted
+	case t.skip != nil: // that is what counts
 	default:
 		t.rcpts[i] = rcptDecided
 		t.tx.Results[i] = Result{Reply: r.keep(), Command: "RCPT"}
 	}
 }
 
+func (s *Session) judgeData(t *transfer, r *reply) error {
+	t.data = r.class()
+	if t.data == 2 { // neither leave to send nor a refusal
+		return errOutOfStep
+	}
+	t.due = t.after(t.due)
+	switch {
+	case t.data == 3 && (t.skip != nil || t.mailRefused && t.accepted > 0):
+		// Whose transaction these recipients are in, only the peer knows: it must not end.
+		s.stop()
+	case t.data == 3 && t.lmtp && t.accepted == 0:
+		s.stop() // nobody would answer the end of the data (RFC 2033 section 4.2)
+	case t.data == 3:
+	case t.skip == nil:
+		t.decide("DATA", r, rcptAccepted)
+	}
+	return nil
+}
+
+// judgeEnd draws the conclusions from the reply to the end of the content; with LMTP one for each
+// accepted recipient, in the order in which they were offered (RFC 2033 section 4.2).
+func (s *Session) judgeEnd(t *transfer, r *reply) error {
+	command := t.command(t.due)
+	if t.verdict == 0 || r.class() == 2 {
+		t.verdict = r.class()
+	}
+	t.due++
+	switch {
+	case t.skip != nil || t.mailRefused:
+		if r.class() == 2 {
+			return s.acceptedUnasked(t)
+		}
+	case t.accepted == 0:
+		if r.class() == 2 {
+			s.stop() // a message for nobody
+		}
+	case t.chunked && unknownCommand(r.code):
+		kept := r.keep()
+		t.disown(command, Skipped, &kept, fmt.Errorf("the peer offers CHUNKING and answers BDAT with %s", kept))
+		s.peer.rejectChunks()
+		s.stop()
+	case t.lmtp:
+		s.judgeOne(t, command, r)
+	default:
+		t.decide(command, r, rcptAccepted)
+	}
+	return nil
+}
+
+// judgeOne gives a reply to the next recipient that has none.
+func (s *Session) judgeOne(t *transfer, command string, r *reply) {
+	for i := range t.rcpts {
+		if t.rcpts[i] != rcptAccepted {
+			continue
+		}
+		t.rcpts[i] = rcptDecided
+		t.tx.Results[i] = Result{Accepted: r.class() == 2, Reply: r.keep(), Command: command}
+		if r.code == 421 {
+			s.leave421(t, r)
+		}
+		break
+	}
+	for i := range t.rcpts {
+		if t.rcpts[i] == rcptAccepted {
+			t.due = t.stepDot()
+			return
+		}
+	}
+}
+
+// unknownCommand reports whether a reply means that the peer does not know the command (RFC 5321 section
+// 4.2.4) or wants it elsewhere.
+func unknownCommand(code int) bool { return code == 500 || code == 502 || code == 503 }
+
+// acceptedUnasked: the peer took content whose RSET or MAIL it had not accepted. It has the message, under
+// a sender that may be another message's.
+func (s *Session) acceptedUnasked(t *transfer) error {
+	s.stop()
+	err := &TransactionError{Command: t.command(t.stepDot()), Kind: Malformed,
+		Err: fmt.Errorf("the peer accepted the content of a transaction that it had not begun: %w", errOutOfStep)}
+	t.tx.Err, t.tx.Again, t.skip = err, false, nil
+	for i := range t.rcpts {
+		if t.rcpts[i] == rcptOpen || t.rcpts[i] == rcptAccepted || t.tx.Results[i].Command == "MAIL" {
+			t.tx.Results[i] = Result{Command: err.Command, Err: err, MaybeDelivered: true}
+			t.rcpts[i] = rcptDecided
+		}
+	}
+	return nil
+}
+
 // decide gives a reply to all recipients that have come as far as state.
 func (t *transfer) decide(command string, r *reply, state rcptState) {
 	res := Result{Reply: r.keep(), Command: command}
-	res.Accepted = command == "." && r.class() == 2
+	res.Accepted = r.class() == 2
 	for i := range t.rcpts {
 		if t.rcpts[i] == state {
 			t.rcpts[i] = rcptDecided
@@ -382,22 +401,74 @@ func (t *transfer) decide(command string, r *reply, state rcptState) {
 	}
 }
 
-// drop ends the transaction and the session by a failure of the connection.
-func (t *transfer) drop(err *TransactionError) {
-	t.s.broken = true
-	t.fail(err)
-}
-
 // fail gives an error to all recipients that no reply has decided.
-func (t *transfer) fail(err *TransactionError) {
+func (t *transfer) fail(err *TransactionError, maybe, again bool) {
 	for i := range t.rcpts {
 		if t.rcpts[i] == rcptOpen || t.rcpts[i] == rcptAccepted {
-			t.tx.Results[i] = Result{Command: err.Command, Err: err, MaybeDelivered: t.ended}
-			t.tx.Err = err
+			t.tx.Results[i] = Result{Command: err.Command, Err: err, MaybeDelivered: maybe}
+			t.tx.Err, t.tx.Again = err, again
 			t.rcpts[i] = rcptDecided
 		}
 	}
 }
 
-// abandoned ends the transaction after a 421, when the replies that still came have been read.
-func (t *transfer) abandoned() { t.drop(left(t.command(min(t.due, t.stepData())), t.leaving)) }
+func bodyFailure(command string, err error) *TransactionError {
+	return &TransactionError{Command: command, Kind: Body, Err: err}
+}
+
+// unsent is the failure of a transfer that never began.
+func unsent(err error) *TransactionError {
+	return &TransactionError{Command: "MAIL", Kind: Unsent, Err: err}
+}
+
+// Send offers a message to the recipients of an envelope and, where the peer accepts any, sends it to
+// them: one transaction. It returns when every recipient has its result, within the config's timeouts;
+// Close cuts it short. It sends the content at most once and never tries anything again.
+//
+// It is safe for concurrent use: calls made at the same time share the session. Where the peer offers
+// CHUNKING and PIPELINING, whole transactions go out before the first of them is answered (RFC 3030
+// section 4.2); with PIPELINING alone, the content of one goes out together with the commands of the next
+// (RFC 2920 section 3.1). The end of ctx ends only the wait before the first byte of the transaction; what
+// has begun is finished.
+func (s *Session) Send(ctx context.Context, env *Envelope, c *Content) *Transaction {
+	t := newTransfer(env, c)
+	if err := c.Inspect(ctx); err != nil {
+		if ctx.Err() != nil {
+			t.fail(unsent(err), false, true)
+		} else {
+			t.fail(bodyFailure("MAIL", err), false, false)
+		}
+		return t.settled()
+	}
+	if !s.admit(t) {
+		return t.settled()
+	}
+	if err := s.enqueue(t); err != nil {
+		t.fail(err, false, true)
+		return t.settled()
+	}
+	s.await(ctx, t)
+	return t.settled()
+}
+
+// await waits until the transfer has its results, or until ctx ends before it has begun.
+func (s *Session) await(ctx context.Context, t *transfer) {
+	gaveUp := ctx.Done()
+	if gaveUp == nil {
+		<-t.done
+		return
+	}
+	select {
+	case <-t.done:
+		return
+	case <-gaveUp:
+	}
+	s.mu.Lock()
+	begun := !s.queue.remove(t)
+	s.mu.Unlock()
+	if begun {
+		<-t.done
+		return
+	}
+	t.fail(unsent(context.Cause(ctx)), false, true)
+}

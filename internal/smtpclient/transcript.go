@@ -1,39 +1,95 @@
 package smtpclient
 
+import (
+	"bytes"
+	"sync"
+)
+
 const (
 	defaultTranscript = 40
 	// maxTranscriptLine cuts the lines that are kept: a transcript is for reading.
 	maxTranscriptLine = 400
+	// maxTranscript is how much is kept while the session works, and restTranscript while it is idle.
+	maxTranscript  = 4 << 10
+	restTranscript = 1 << 10
 )
 
-// transcript is a ring of the last lines of a dialogue. Its slots are used again, so that a session
-// which has said enough keeps its transcript without allocating.
+var transcripts = sync.Pool{New: func() any { return new([maxTranscript]byte) }}
+
+// transcript holds the last lines of a dialogue, and shows each to the trace. Reader and writer share
+// it. What it holds lies in a buffer that is lent while the session works.
 type transcript struct {
-	limit int
-	lines [][]byte // "C: MAIL FROM:<>", bytes of the peer included
-	next  int      // the slot of the next line, once the ring is full
+	mu    sync.Mutex
+	trace Trace
+	limit int                  // lines that are shown; 0 or less: none are kept
+	lent  *[maxTranscript]byte // nil at rest
+	text  []byte               // lines with their prefixes, each ended by LF: in lent, or a small slice of its own
+	rest  []byte               // the memory of text at rest
 }
 
-func (t *transcript) add(prefix string, line []byte) {
-	if t.limit <= 0 {
+func (t *transcript) listens() bool { return t.limit > 0 || t.trace.Sent != nil }
+
+func (t *transcript) sent(line []byte)     { t.add("C: ", line, t.trace.Sent) }
+func (t *transcript) received(line []byte) { t.add("S: ", line, t.trace.Received) }
+
+func (t *transcript) add(prefix string, line []byte, show func(string)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.limit > 0 {
+		kept := line[:min(len(line), maxTranscriptLine)]
+		t.makeRoom(len(prefix) + len(kept) + 1)
+		t.text = append(append(append(t.text, prefix...), kept...), '\n')
+	}
+	if show != nil {
+		show(safeText(line, maxReplyText))
+	}
+}
+
+// makeRoom lends the buffer, and drops the older half of what it holds where n more bytes do not fit.
+func (t *transcript) makeRoom(n int) {
+	if t.lent == nil {
+		t.lent = transcripts.Get().(*[maxTranscript]byte)
+		t.text = append(t.lent[:0], t.text...)
+	}
+	if len(t.text)+n > maxTranscript {
+		t.text = append(t.lent[:0], lastLines(t.text, maxTranscript/2)...)
+	}
+}
+
+// lastLines is the end of text that begins with a line and is not longer than max.
+func lastLines(text []byte, max int) []byte {
+	if len(text) <= max {
+		return text
+	}
+	text = text[len(text)-max-1:]
+	return text[bytes.IndexByte(text, '\n')+1:]
+}
+
+// giveBack ends the loan. The last lines remain.
+func (t *transcript) giveBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lent == nil {
 		return
 	}
-	if len(t.lines) < t.limit {
-		t.lines = append(t.lines, nil)
-	}
-	slot := &t.lines[t.next]
-	*slot = append(append((*slot)[:0], prefix...), line[:min(len(line), maxTranscriptLine)]...)
-	t.next = (t.next + 1) % t.limit
+	t.rest = append(t.rest[:0], lastLines(t.text, restTranscript)...)
+	t.text = t.rest
+	transcripts.Put(t.lent)
+	t.lent = nil
 }
 
-// text returns the lines, oldest first, safe to print.
-func (t *transcript) text() []string {
-	lines := make([]string, 0, len(t.lines))
-	for i := range t.lines {
-		if len(t.lines) == t.limit {
-			i = (t.next + i) % t.limit
-		}
-		lines = append(lines, safeText(t.lines[i], maxReplyText))
+// lines returns the lines, oldest first, safe to print.
+func (t *transcript) lines() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.text) == 0 {
+		return []string{}
+	}
+	all := bytes.Split(t.text[:len(t.text)-1], []byte("\n"))
+	all = all[max(0, len(all)-t.limit):]
+	lines := make([]string, 0, len(all))
+	for _, line := range all {
+		lines = append(lines, safeText(line, maxReplyText))
 	}
 	return lines
 }

@@ -13,49 +13,71 @@ import (
 
 // Sizes of what is lent to a session while it works.
 const (
-	outSize   = 32 << 10 // what is written at once
-	blockSize = 8 << 10  // what is read of a body at once: at most doubled by dots or line ends
+	inSize    = 8 << 10  // what is read at once: the replies to a window of messages
+	outSize   = 64 << 10 // what is written at once
+	blockSize = 16 << 10 // what is read of a body at once: at most doubled by dots or line ends
 )
 
-// buffers are lent to a session while it works, so that an idle one holds none.
-type buffers struct {
-	in    [maxReplyLine]byte
-	out   []byte
+// inbox and outbox are lent to a session while it reads or writes, so that an idle one holds none.
+type inbox struct {
+	bytes [inSize]byte
+	r, w  int    // bytes[r:w] was received and not read yet
 	text  []byte // of the reply being read
-	block []byte // of the body being read; made when the first stream is sent
-	rcpts []rcptState
 }
 
-var bufferPool = sync.Pool{New: func() any {
-	return &buffers{out: make([]byte, 0, outSize+64), text: make([]byte, 0, 512)}
-}}
+type outbox struct {
+	bytes []byte
+	block []byte // of the body being read; made when the first stream is sent
+}
+
+var (
+	inboxes  = sync.Pool{New: func() any { return &inbox{text: make([]byte, 0, 512)} }}
+	outboxes = sync.Pool{New: func() any { return &outbox{bytes: make([]byte, 0, outSize+64)} }}
+)
+
+// borrowBlock returns the buffer that bodies are read into.
+func (b *outbox) borrowBlock() []byte {
+	if b.block == nil {
+		b.block = make([]byte, blockSize)
+	}
+	return b.block
+}
 
 // wire is a connection as a dialogue needs it: commands are gathered and written in groups, replies are
-// read one by one.
+// read one by one. One goroutine may read while another writes.
 type wire struct {
 	raw    net.Conn // what Open was given
 	conn   net.Conn // raw, or TLS over it
 	killed atomic.Bool
 
-	*buffers     // nil between borrow and giveBack
-	r, w     int // buffers.in[r:w] was received and not read yet
+	in  *inbox  // the reader's, nil while nobody reads
+	out *outbox // the writer's, nil while nobody writes
 
-	trace Trace
-	log   transcript
+	log transcript
 }
 
-func (w *wire) borrow() { w.buffers = bufferPool.Get().(*buffers) }
+func (w *wire) borrowIn()  { w.in = inboxes.Get().(*inbox) }
+func (w *wire) borrowOut() { w.out = outboxes.Get().(*outbox) }
 
-// giveBack ends the loan. It reports whether everything that was received has been read.
-func (w *wire) giveBack() (clean bool) {
-	b := w.buffers
+// giveBackIn ends the loan. It reports whether everything that was received has been read.
+func (w *wire) giveBackIn() (clean bool) {
 	clean = !w.unread()
-	w.buffers, w.r, w.w = nil, 0, 0
-	b.out, b.text, b.rcpts = b.out[:0], b.text[:0], b.rcpts[:0]
-	if cap(b.out) <= 2*outSize && cap(b.text) <= maxReplyText {
-		bufferPool.Put(b)
+	in := w.in
+	w.in = nil
+	in.r, in.w, in.text = 0, 0, in.text[:0]
+	if cap(in.text) <= maxReplyText {
+		inboxes.Put(in)
 	}
 	return clean
+}
+
+func (w *wire) giveBackOut() {
+	out := w.out
+	w.out = nil
+	out.bytes = out.bytes[:0]
+	if cap(out.bytes) <= 2*outSize {
+		outboxes.Put(out)
+	}
 }
 
 // kill cuts the connection at once. It may be called from any goroutine.
@@ -64,49 +86,54 @@ func (w *wire) kill() error {
 	return w.raw.Close()
 }
 
-// arm gives the next read or write until d from now, and is the only place that sets a deadline.
-// Both directions share it: TLS writes while it reads, and a stale deadline of the one would break the
-// other. kill needs no deadline, so none can be lost here.
-func (w *wire) arm(d time.Duration) { w.conn.SetDeadline(time.Now().Add(d)) }
-
 // unread reports whether something was received that nobody has read. TLS hands out one record at a
 // time and may hold more that came with it: a read whose deadline has passed takes those, and nothing
 // from the network.
 func (w *wire) unread() bool {
-	if w.r < w.w {
+	in := w.in
+	if in.r < in.w {
 		return true
 	}
 	if _, ok := w.conn.(*tls.Conn); !ok || w.killed.Load() {
 		return false
 	}
-	w.conn.SetReadDeadline(time.Unix(1, 0)) // arm sets the next one
-	w.r = 0
-	w.w, _ = w.conn.Read(w.in[:])
-	return w.w > 0
+	w.conn.SetReadDeadline(time.Unix(1, 0)) // whoever reads next sets another
+	in.r = 0
+	in.w, _ = w.conn.Read(in.bytes[:])
+	return in.w > 0
 }
 
-// readReply reads the next reply, all of it within d. Its text is valid until the next call.
+// readReply reads the next reply, all of it within d. Its text is valid until the next call. It is for a
+// dialogue that waits after each command.
 func (w *wire) readReply(d time.Duration) (reply, error) {
-	p := replyParser{reply: reply{text: w.text[:0]}}
 	armed := false
+	return w.nextReply(func() {
+		if !armed {
+			w.arm(d)
+			armed = true
+		}
+	})
+}
+
+// nextReply reads the next reply. It calls ready before each read that may wait.
+func (w *wire) nextReply(ready func()) (reply, error) {
+	in := w.in
+	p := replyParser{reply: reply{text: in.text[:0]}}
 	for {
-		line, ok, err := w.line()
+		line, ok, err := in.line()
 		if err != nil {
 			return reply{}, err
 		}
 		if !ok {
-			if !armed {
-				w.arm(d)
-				armed = true
-			}
+			ready()
 			if err := w.fill(); err != nil {
 				return reply{}, err
 			}
 			continue
 		}
-		w.received(line)
+		w.log.received(line)
 		done, err := p.add(line)
-		w.text = p.text
+		in.text = p.text
 		if err != nil {
 			return reply{}, err
 		}
@@ -117,99 +144,103 @@ func (w *wire) readReply(d time.Duration) (reply, error) {
 }
 
 // line cuts the next line out of what was received, without its CRLF. ok is false where none is whole.
-func (w *wire) line() (line []byte, ok bool, err error) {
-	i := bytes.IndexByte(w.in[w.r:w.w], '\n')
+func (in *inbox) line() (line []byte, ok bool, err error) {
+	i := bytes.IndexByte(in.bytes[in.r:in.w], '\n')
+	if i < 0 && in.w-in.r >= maxReplyLine || i >= maxReplyLine {
+		return nil, false, errLineTooLong
+	}
 	if i < 0 {
-		if w.w-w.r == len(w.in) {
-			return nil, false, errLineTooLong
-		}
 		return nil, false, nil
 	}
-	line = w.in[w.r : w.r+i]
+	line = in.bytes[in.r : in.r+i]
 	if i == 0 || line[i-1] != '\r' {
 		return nil, false, errBareLF
 	}
-	w.r += i + 1
+	in.r += i + 1
 	return line[:i-1], true, nil
 }
 
 // fill reads what the peer has sent.
 func (w *wire) fill() error {
-	if w.r > 0 {
-		w.w = copy(w.in[:], w.in[w.r:w.w])
-		w.r = 0
+	in := w.in
+	if in.r > 0 {
+		in.w = copy(in.bytes[:], in.bytes[in.r:in.w])
+		in.r = 0
 	}
-	n, err := w.conn.Read(w.in[w.w:])
-	w.w += n
+	n, err := w.conn.Read(in.bytes[in.w:])
+	in.w += n
 	if n > 0 {
 		return nil // an error comes again with the next read, once this is used up
 	}
 	return err
 }
 
+// arm gives the next read and write until d from now. Both directions share it while only one of them
+// is used: TLS writes while it reads, and a stale deadline of the one would break the other.
+func (w *wire) arm(d time.Duration) { w.conn.SetDeadline(time.Now().Add(d)) }
+
 // flush writes what was gathered, within d.
 func (w *wire) flush(d time.Duration) (n int, err error) {
-	if len(w.out) == 0 {
+	if len(w.out.bytes) == 0 {
 		return 0, nil
 	}
-	n, err = w.write(w.out, d)
-	w.out = w.out[:0]
+	w.arm(d)
+	n, err = w.conn.Write(w.out.bytes)
+	w.out.bytes = w.out.bytes[:0]
 	return n, err
 }
 
-func (w *wire) write(b []byte, d time.Duration) (n int, err error) {
-	w.arm(d)
-	return w.conn.Write(b)
+// write writes what was gathered, and what lies elsewhere behind it. As long as the peer takes anything
+// within d, it may take its time; over TLS, which cannot be interrupted, all must be taken.
+func (w *wire) write(gathered, behind []byte, d time.Duration) (n int64, err error) {
+	for {
+		w.conn.SetWriteDeadline(time.Now().Add(d))
+		var taken int64
+		taken, err = w.writeBoth(gathered, behind)
+		n += taken
+		if err == nil || taken == 0 || !isTimeout(err) || w.conn != w.raw {
+			return n, err
+		}
+		cut := min(taken, int64(len(gathered)))
+		gathered, behind = gathered[cut:], behind[taken-cut:]
+	}
+}
+
+func (w *wire) writeBoth(gathered, behind []byte) (int64, error) {
+	if len(behind) == 0 {
+		n, err := w.conn.Write(gathered)
+		return int64(n), err
+	}
+	both := net.Buffers{gathered, behind} // one system call, where the connection is a socket
+	return both.WriteTo(w.conn)
 }
 
 // command gathers a command, given without CRLF.
 func (w *wire) command(line string) {
-	w.out = append(w.out, line...)
+	w.out.bytes = append(w.out.bytes, line...)
 	w.endCommand(len(line))
 }
 
 // endCommand ends the command that fills the last n bytes of what was gathered.
 func (w *wire) endCommand(n int) {
-	w.sent(w.out[len(w.out)-n:])
-	w.out = append(w.out, "\r\n"...)
-}
-
-// sent records a line that we send.
-func (w *wire) sent(line []byte) {
-	w.log.add("C: ", line)
-	if w.trace.Sent != nil {
-		w.trace.Sent(safeText(line, maxReplyText))
-	}
-}
-
-func (w *wire) received(line []byte) {
-	w.log.add("S: ", line)
-	if w.trace.Received != nil {
-		w.trace.Received(safeText(line, maxReplyText))
-	}
+	out := w.out
+	w.log.sent(out.bytes[len(out.bytes)-n:])
+	out.bytes = append(out.bytes, "\r\n"...)
 }
 
 // secret gathers a command whose argument, sent as base64, is for the peer alone.
 func (w *wire) secret(verb string, argument []byte) {
-	w.out = append(w.out, verb...)
-	w.out = base64.StdEncoding.AppendEncode(w.out, argument)
-	w.out = append(w.out, "\r\n"...)
-	w.sent([]byte(verb + "***"))
+	out := w.out
+	out.bytes = append(out.bytes, verb...)
+	out.bytes = base64.StdEncoding.AppendEncode(out.bytes, argument)
+	out.bytes = append(out.bytes, "\r\n"...)
+	w.log.sent([]byte(verb + "***"))
 }
 
-// borrowBlock returns the buffer that bodies are read into.
-func (b *buffers) borrowBlock() []byte {
-	if b.block == nil {
-		b.block = make([]byte, blockSize)
-	}
-	return b.block
-}
-
-// sentContent records content and its end.
+// sentContent records content.
 func (w *wire) sentContent(size int64) {
-	if w.log.limit > 0 || w.trace.Sent != nil {
+	if w.log.listens() {
 		var line [40]byte
-		w.sent(append(strconv.AppendInt(append(line[:0], '['), size, 10), " bytes of content]"...))
-		w.sent([]byte("."))
+		w.log.sent(append(strconv.AppendInt(append(line[:0], '['), size, 10), " bytes of content]"...))
 	}
 }
