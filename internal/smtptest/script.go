@@ -196,11 +196,7 @@ func (p *Player) stall() error {
 	if !ok {
 		return errors.New("stall needs a Pipe")
 	}
-	c.in.mu.Lock()
-	defer c.in.mu.Unlock()
-	for c.in.writeEnd == nil && !c.in.readEnd {
-		c.in.changed.Wait()
-	}
+	c.in.waitEnd()
 	return nil
 }
 
