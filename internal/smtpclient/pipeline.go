@@ -311,20 +311,23 @@ func (s *Session) buryFlight() {
 		s.peer.strike()
 	}
 	skipped := &TransactionError{Command: "MAIL", Kind: Skipped, Err: fmt.Errorf("the connection failed at an earlier message: %w", cause)}
+	doubtful := &TransactionError{Command: first.command(first.stepDot()), Kind: cause.Kind, Err: skipped.Err}
 	s.sending = nil
 	for s.flight.head != nil {
 		t := s.flight.pop()
 		// What the peer has whole it may have taken, unless it had said goodbye before it came to that.
-		maybe := t.whole && s.flushed >= t.end && (s.leaving == nil || t.verdict != 0)
+		maybe := t.whole && s.flushed >= t.end && (!s.gone || t.verdict != 0)
 		switch {
 		case t.skip != nil:
 			t.fail(t.skip, false, true)
-		case t == first && (s.leaving == nil || t.got421):
+		case t == first && (!s.gone || t.got421):
 			// A peer that went before it said anything to this message did not go because of it.
 			stale := t.due <= stepMail && s.finished > 0 && (cause.Kind == Closed || cause.Kind == Write)
 			t.fail(cause, maybe, stale && !maybe)
+		case maybe:
+			t.fail(doubtful, true, false)
 		default:
-			t.fail(skipped, maybe, !maybe)
+			t.fail(skipped, false, true)
 		}
 		s.wake(t)
 	}

@@ -48,6 +48,7 @@ type Session struct {
 	limit            time.Duration // of the reply that was armed last
 	stopped          bool          // nothing more is begun
 	leaving          *Reply        // the 421 after which the peer is going to close
+	gone             bool          // the peer has accepted nothing since
 	writeErr         error         // what is said now may be read, but no more can be sent
 	writeLimit       time.Duration
 	failure          error         // why the session has ended

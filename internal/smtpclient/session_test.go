@@ -431,7 +431,7 @@ func TestTrace(t *testing.T) {
 	s.Quit(0)
 	all := strings.Join(lines, "\n")
 	for _, want := range []string{"C: EHLO client.example", "C: AUTH PLAIN ***", "TLS", "C: MAIL FROM:<sender@example.org> SIZE=11",
-		"C: [11 bytes of content]", "C: .", "S: 250 2.0.0 taken", "C: QUIT", "S: 221 2.0.0 bye"} {
+		"C: BDAT 11 LAST", "C: [11 bytes of content]", "S: 250 2.0.0 taken", "C: QUIT", "S: 221 2.0.0 bye"} {
 		if !strings.Contains(all+"\n", want+"\n") {
 			t.Errorf("no %q in:\n%s", want, all)
 		}
@@ -534,7 +534,7 @@ func TestLMTP(t *testing.T) {
 		for _, r := range tx.Results {
 			got = append(got, fmt.Sprintf("%s%d %v", r.Command, r.Reply.Code, r.Accepted))
 		}
-		want := "[.250 true .451 false RCPT550 false .250 true .554 false]"
+		want := "[BDAT250 true BDAT451 false RCPT550 false BDAT250 true BDAT554 false]"
 		if fmt.Sprint(got) != want || tx.Err != nil || !s.Usable() {
 			t.Errorf("got %v, want %s, %v", got, want, tx.Err)
 		}

@@ -79,6 +79,7 @@ type transfer struct {
 	mailRefused bool
 	accepted    int               // recipients that were accepted by RCPT
 	data        int               // the first digit of the reply to DATA; 0 before
+	ends        int               // replies to the end of the content
 	verdict     int               // the first digit of the reply to the end of the content; 0 before
 	skip        *TransactionError // it is going to be refused for what another did, or was not begun soundly
 	bodyErr     error             // what the body failed with
@@ -208,8 +209,11 @@ func (s *Session) judge(t *transfer, r *reply) error {
 	if r.class() == 3 && at != t.stepData() {
 		return errOutOfStep
 	}
-	if r.code == 421 && !(t.lmtp && at == t.stepDot()) {
+	switch {
+	case r.code == 421 && !(t.lmtp && at == t.stepDot()):
 		s.leave421(t, r)
+	case r.class() < 4:
+		s.gone = false // whatever was said before, the peer works on
 	}
 	switch {
 	case at == stepReset:
@@ -233,7 +237,7 @@ func (s *Session) leave421(t *transfer, r *reply) {
 		kept := r.keep()
 		s.leaving = &kept
 	}
-	t.got421 = true
+	t.got421, s.gone = true, true
 	s.stop()
 	// A goodbye before anything of this message was answered has nothing to do with the message.
 	if t.due <= stepMail && s.finished > 0 {
@@ -325,17 +329,21 @@ func (s *Session) judgeEnd(t *transfer, r *reply) error {
 	if t.verdict == 0 || r.class() == 2 {
 		t.verdict = r.class()
 	}
-	t.due++
+	t.ends++
+	unknown := t.chunked && t.ends == 1 && unknownCommand(r.code)
+	if !t.lmtp || t.ends >= t.accepted || unknown {
+		t.due++
+	}
 	switch {
 	case t.skip != nil || t.mailRefused:
 		if r.class() == 2 {
-			return s.acceptedUnasked(t)
+			s.acceptedUnasked(t)
 		}
 	case t.accepted == 0:
 		if r.class() == 2 {
 			s.stop() // a message for nobody
 		}
-	case t.chunked && unknownCommand(r.code):
+	case unknown:
 		kept := r.keep()
 		t.disown(command, Skipped, &kept, fmt.Errorf("the peer offers CHUNKING and answers BDAT with %s", kept))
 		s.peer.rejectChunks()
@@ -351,21 +359,14 @@ func (s *Session) judgeEnd(t *transfer, r *reply) error {
 // judgeOne gives a reply to the next recipient that has none.
 func (s *Session) judgeOne(t *transfer, command string, r *reply) {
 	for i := range t.rcpts {
-		if t.rcpts[i] != rcptAccepted {
-			continue
-		}
-		t.rcpts[i] = rcptDecided
-		t.tx.Results[i] = Result{Accepted: r.class() == 2, Reply: r.keep(), Command: command}
-		if r.code == 421 {
-			s.leave421(t, r)
-		}
-		break
-	}
-	for i := range t.rcpts {
 		if t.rcpts[i] == rcptAccepted {
-			t.due = t.stepDot()
-			return
+			t.rcpts[i] = rcptDecided
+			t.tx.Results[i] = Result{Accepted: r.class() == 2, Reply: r.keep(), Command: command}
+			break
 		}
+	}
+	if r.code == 421 {
+		s.leave421(t, r)
 	}
 }
 
@@ -375,7 +376,7 @@ func unknownCommand(code int) bool { return code == 500 || code == 502 || code =
 
 // acceptedUnasked: the peer took content whose RSET or MAIL it had not accepted. It has the message, under
 // a sender that may be another message's.
-func (s *Session) acceptedUnasked(t *transfer) error {
+func (s *Session) acceptedUnasked(t *transfer) {
 	s.stop()
 	err := &TransactionError{Command: t.command(t.stepDot()), Kind: Malformed,
 		Err: fmt.Errorf("the peer accepted the content of a transaction that it had not begun: %w", errOutOfStep)}
@@ -386,7 +387,6 @@ func (s *Session) acceptedUnasked(t *transfer) error {
 			t.rcpts[i] = rcptDecided
 		}
 	}
-	return nil
 }
 
 // decide gives a reply to all recipients that have come as far as state.
