@@ -261,9 +261,8 @@ const recordWait = 100 * time.Millisecond
 // then is not the one to that end, and would put everything after it out of step. The reader judges it;
 // TLS may also have something to say to itself. The lock is held.
 func (s *Session) interrupted() bool {
-	var b [1]byte
 	for wait := recordWait; wait > 0 && !s.stopped; wait -= time.Millisecond {
-		if n, err := peek(s.raw, b[:]); n == 0 && err == nil {
+		if n, err := s.peek(s.out.look[:]); n == 0 && err == nil {
 			break
 		}
 		s.mu.Unlock()

@@ -26,6 +26,7 @@ type Session struct {
 	pipelined bool // commands are sent without waiting for replies
 	chunks    bool // content goes by BDAT
 	maxWindow int
+	peeker    peeker // nil where there is none
 
 	broken   atomic.Bool // no further transaction may be begun
 	capacity atomic.Int32
@@ -100,6 +101,7 @@ func (s *Session) prepare() {
 	}
 	s.pipelined = s.ext.has("PIPELINING") && !s.cfg.DisablePipelining
 	s.chunks = s.ext.has("CHUNKING") && !s.cfg.DisableChunking && s.peer.chunks()
+	s.peeker = newPeeker(s.raw)
 	s.deadlined = true // by the opening dialogue
 	s.maxWindow = cmp.Or(s.cfg.MaxPipelined, defaultWindow)
 	s.setWindow(s.peer.window(s.maxWindow))
@@ -148,7 +150,7 @@ func (s *Session) Idle() error {
 		return nil // the reader is looking
 	}
 	var buf [256]byte
-	n, err := peek(s.raw, buf[:])
+	n, err := s.peek(buf[:])
 	switch {
 	case err != nil:
 		err = fmt.Errorf("%w: %w", errClosedIdle, err)
@@ -211,13 +213,27 @@ func (s *Session) Close() error {
 	return nil
 }
 
-// peek looks at what has arrived on a connection without taking it and without waiting: 0 and no error
+// peeker looks at what has arrived on a connection without taking it and without waiting: 0 and no error
 // where nothing has, io.EOF where the peer has closed.
-func peek(nc net.Conn, buf []byte) (int, error) {
-	if p, ok := nc.(interface{ Peek([]byte) (int, error) }); ok {
-		return p.Peek(buf)
+type peeker interface{ Peek([]byte) (int, error) }
+
+// newPeeker returns nil for a connection that cannot be looked at.
+func newPeeker(nc net.Conn) peeker {
+	if p, ok := nc.(peeker); ok {
+		return p
 	}
-	return peekSocket(nc, buf)
+	if p := newSocketPeeker(nc); p != nil {
+		return p
+	}
+	return nil
+}
+
+// peek looks at the connection; one that cannot be looked at is silent. The lock is held.
+func (s *Session) peek(buf []byte) (int, error) {
+	if s.peeker == nil {
+		return 0, nil
+	}
+	return s.peeker.Peek(buf)
 }
 
 // borrow lends the session what it needs to hold a dialogue step by step.

@@ -135,7 +135,7 @@ func TestBrokenBody(t *testing.T) {
 				return io.NopCloser(second), nil
 			})
 			tx := s.Send(context.Background(), &Envelope{Rcpts: []Rcpt{{Address: "a@b"}, {Address: "permfail@b"}}}, c)
-			if r := tx.Results[0]; r.Err == nil || r.MaybeDelivered || tx.Err.Kind != Body || tx.Err.Command != "." {
+			if r := tx.Results[0]; r.Err == nil || r.MaybeDelivered || tx.Err.Kind != Body || tx.Err.Command != "BDAT" {
 				t.Errorf("%s: %+v, %+v", name, r, tx.Err)
 			}
 			if strings.HasPrefix(name, "fails") && !errors.Is(tx.Err, boom) {

@@ -143,9 +143,21 @@ func newTransfer(env *Envelope, c *Content) *transfer {
 	for range env.Rcpts {
 		rcpts = append(rcpts, rcptOpen)
 	}
-	*t = transfer{env: env, content: c, rcpts: rcpts, done: make(chan struct{}),
-		tx: &Transaction{Results: make([]Result, len(env.Rcpts))}}
+	*t = transfer{env: env, content: c, rcpts: rcpts, done: make(chan struct{}), tx: newTransaction(len(env.Rcpts))}
 	return t
+}
+
+// newTransaction makes room for the results of n recipients, for one together with the transaction.
+func newTransaction(n int) *Transaction {
+	if n != 1 {
+		return &Transaction{Results: make([]Result, n)}
+	}
+	both := new(struct {
+		tx  Transaction
+		one [1]Result
+	})
+	both.tx.Results = both.one[:]
+	return &both.tx
 }
 
 // settled takes the result out of a transfer that stands in no line any more.

@@ -28,6 +28,7 @@ type inbox struct {
 type outbox struct {
 	bytes []byte
 	block []byte // of the body being read; made when the first stream is sent
+	look  [1]byte
 }
 
 var (
