@@ -182,6 +182,8 @@ func TestSinkWaits(t *testing.T) {
 		io.WriteString(client, strings.Repeat(open+"BDAT 1 LAST\r\nx", 3))
 		buf := make([]byte, 1000)
 		for i, want := range []string{"220 250 250", "250 250 250", "250 250 250", "250"} {
+			time.Sleep(time.Duration(i)*time.Minute - time.Since(start))
+			synctest.Wait() // until the sink waits too
 			n, err := client.Read(buf)
 			var got []string
 			for line := range strings.Lines(string(buf[:n])) {
