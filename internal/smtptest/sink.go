@@ -16,9 +16,9 @@ import (
 // ServeConn; its zero value offers everything it knows but TLS, AUTH and what Offer adds, and keeps
 // messages.
 //
-// It is strict as a careful server is: lines end with CRLF, a MAIL inside a transaction, a RCPT outside
-// and a DATA without recipients are 503, and a BDAT that fails leaves the transaction dead (503 to all of
-// it) until RSET or EHLO. It is also the measuring rod of benchmarks: with CountOnly a message costs no
+// It is strict as a careful server is: lines end with CRLF, a parameter that was not offered is 555, a
+// MAIL inside a transaction, a RCPT outside and a DATA without recipients are 503, and a BDAT that fails
+// leaves the transaction dead (503 to all of it) until RSET or EHLO. It is also the measuring rod of benchmarks: with CountOnly a message costs no
 // allocation, and what one read brought is answered with one write.
 //
 // What it answers to a recipient follows the local part: "tempfail..." 450 4.2.0, "permfail..." 550

@@ -45,13 +45,17 @@ func TestSinkDialogue(t *testing.T) {
 		{"RCPT after BDAT", &Sink{}, open + "BDAT 1\r\nxRCPT TO:<e@f>\r\nBDAT 1 LAST\r\ny", "250 250 250 503 250", `a@b c@d 2 "xy"`},
 		{"RSET between chunks", &Sink{}, open + "BDAT 1\r\nxRSET\r\n" + open + "BDAT 1 LAST\r\ny", "250 250 250 250 250 250 250", `a@b c@d 1 "y"`},
 		{"BINARYMIME", &Sink{}, "MAIL FROM:<a@b> SIZE=1 body=binaryMIME\r\nRCPT TO:<c@d>\r\nDATA\r\nRSET\r\nNOOP\r\n", "250 250 501 250 250", ""},
+		{"parameters", &Sink{Offer: []string{"RRVS", "deliverby 240"}}, "MAIL FROM:<a@b> SIZE=1 body=8BITMIME SMTPUTF8 RET=HDRS ENVID=x BY=1\r\nRCPT TO:<c@d> NOTIFY=NEVER ORCPT=rfc822;c@d RRVS=x\r\n", "250 250", ""},
+		{"parameters not offered", &Sink{Hide: []string{"SIZE", "DSN", "BINARYMIME"}, Offer: []string{"REQUIRETLS"}},
+			"MAIL FROM:<a@b> SIZE=1\r\nMAIL FROM:<a@b> BODY=BINARYMIME\r\nMAIL FROM:<a@b> REQUIRETLS\r\nMAIL FROM:<a@b> AUTH=<>\r\n" +
+				"MAIL FROM:<a@b> X=1\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d> ORCPT=x\r\nRCPT TO:<c@d> RRVS=x\r\n", "555 555 555 555 555 250 555 555", ""},
 		{"bad size", &Sink{}, open + "BDAT x LAST\r\nNOOP\r\n", "250 250 501", ""},
 		{"no size", &Sink{}, "BDAT\r\nNOOP\r\n", "501", ""},
 		{"not last", &Sink{}, "BDAT 1 FIRST\r\nNOOP\r\n", "501", ""},
 		{"no CHUNKING", &Sink{Hide: []string{"CHUNKING"}}, open + "BDAT 1 LAST\r\nx", "250 250 500", ""},
 		{"out of order", &Sink{}, "RCPT TO:<c@d>\r\nDATA\r\n" + open + "MAIL FROM:<e@f>\r\nRSET\r\nRCPT TO:<c@d>\r\n", "503 503 250 250 503 250 503", ""},
 		{"bare LF", &Sink{}, "NOOP\nNO\rOP\r\nNOOP\r\n", "500 500 250", ""},
-		{"syntax", &Sink{}, "MAIL FROM:a@b\r\nMAIL TO:<a@b>\r\nMAIL FROM:<\"a>\\\"\"@b> X=1\r\nRCPT\r\nVERYLONGVERB\r\n", "501 501 250 501 500", ""},
+		{"syntax", &Sink{}, "MAIL FROM:a@b\r\nMAIL TO:<a@b>\r\nMAIL FROM:<\"a>\\\"\"@b> SIZE=1\r\nRCPT\r\nVERYLONGVERB\r\n", "501 501 250 501 500", ""},
 		{"senders", &Sink{}, "MAIL FROM:<tempfail@b>\r\nMAIL FROM:<tea@b>\r\n", "450 250", ""},
 		{"LMTP", &Sink{LMTP: true, CountOnly: true}, "LHLO x\r\n" + open + "RCPT TO:<datatemp@d>\r\nBDAT 1\r\nxBDAT 1 LAST\r\ny", "250 250 250 250 250 250 451", ""},
 		{"LIMITS", &Sink{Offer: []string{"LIMITS MAILMAX=2 RCPTMAX=1"}}, open + "RCPT TO:<e@f>\r\nRSET\r\n" + open + "RSET\r\n" + open, "250 250 452 250 250 250 250 421", ""},
@@ -178,6 +182,8 @@ func TestSinkWaits(t *testing.T) {
 		io.WriteString(client, strings.Repeat(open+"BDAT 1 LAST\r\nx", 3))
 		buf := make([]byte, 1000)
 		for i, want := range []string{"220 250 250", "250 250 250", "250 250 250", "250"} {
+			time.Sleep(time.Duration(i)*time.Minute - time.Since(start))
+			synctest.Wait() // until the sink waits too
 			n, err := client.Read(buf)
 			var got []string
 			for line := range strings.Lines(string(buf[:n])) {

@@ -89,16 +89,7 @@ func (c *sinkSession) command(line []byte) error {
 	}
 	verb, arg, _ := bytes.Cut(line, []byte(" "))
 	var upper [8]byte
-	if len(verb) > len(upper) {
-		verb = verb[:0]
-	}
-	for i, b := range verb {
-		if 'a' <= b && b <= 'z' {
-			b -= 'a' - 'A'
-		}
-		upper[i] = b
-	}
-	switch string(upper[:len(verb)]) {
+	switch string(upperOf(upper[:], verb)) {
 	case "MAIL":
 		return c.mailFrom(arg)
 	case "RCPT":

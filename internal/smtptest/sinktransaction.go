@@ -2,7 +2,6 @@ package smtptest
 
 import (
 	"bytes"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -38,6 +37,8 @@ func (c *sinkSession) mailFrom(arg []byte) error {
 		c.reply("503 5.5.1 there is a transaction already")
 	case c.sink.Username != "" && c.user == "":
 		c.reply("530 5.7.0 authenticate first")
+	case !c.offered(params, c.mailExtension):
+		c.reply("555 5.5.4 a parameter of MAIL that was not offered")
 	case c.limits.mails > 0 && c.begun >= c.limits.mails:
 		return c.refuse("421 4.7.0 no more transactions in this session")
 	default:
@@ -74,6 +75,9 @@ func (c *sinkSession) rcptTo(arg []byte) error {
 		return nil
 	case !c.mail || c.dead || c.chunks > 0:
 		c.reply("503 5.5.1 MAIL first")
+		return nil
+	case !c.offered(params, rcptExtension):
+		c.reply("555 5.5.4 a parameter of RCPT that was not offered")
 		return nil
 	}
 	if refusal := c.sink.verdict(address); refusal != "" {
@@ -236,79 +240,4 @@ func path(arg []byte, prefix string) (address, params []byte, ok bool) {
 		}
 	}
 	return nil, nil, false
-}
-
-// has reports whether a parameter is among those behind an address.
-func has(params []byte, param string) bool {
-	for len(params) > 0 {
-		var word []byte
-		word, params, _ = bytes.Cut(params, []byte(" "))
-		if bytes.EqualFold(word, []byte(param)) {
-			return true
-		}
-	}
-	return false
-}
-
-// verdict is the reply to a recipient, "" where it is accepted.
-func (s *Sink) verdict(address []byte) string {
-	if s.Refuse != nil {
-		return s.Refuse(string(local(address)))
-	}
-	return ruled(address)
-}
-
-func local(address []byte) []byte {
-	if at := bytes.LastIndexByte(address, '@'); at >= 0 {
-		return address[:at]
-	}
-	return address
-}
-
-// ruled is the reply that an address asks for, see [Sink].
-func ruled(address []byte) string {
-	if len(address) < 3 || bytes.IndexByte([]byte("tpf45"), address[0]) < 0 {
-		return "" // most, without a copy
-	}
-	local := string(local(address))
-	switch {
-	case strings.HasPrefix(local, "tempfail"):
-		return "450 4.2.0 " + local + " is not available now"
-	case strings.HasPrefix(local, "permfail"):
-		return "550 5.1.1 " + local + " is not known"
-	case strings.HasPrefix(local, "full"):
-		return "452 too many recipients"
-	case strings.HasPrefix(local, "421"):
-		return "421 4.3.2 closing"
-	case len(local) > 3 && local[3] == '-' && local[0] >= '4' && isDigits(local[:3]):
-		return local[:3] + " as asked"
-	}
-	return ""
-}
-
-func isDigits(s string) bool { return strings.Trim(s, "0123456789") == "" }
-
-// limits are those of an offered LIMITS (RFC 9422) that a session keeps; 0 is none.
-type limits struct {
-	mails, rcpts int
-}
-
-func limitsOf(offer []string) (l limits) {
-	for _, line := range offer {
-		words := strings.Fields(line)
-		if len(words) == 0 || words[0] != "LIMITS" {
-			continue
-		}
-		for _, word := range words[1:] {
-			name, value, _ := strings.Cut(word, "=")
-			n, _ := strconv.Atoi(value)
-			switch name {
-			case "MAILMAX":
-				l.mails = n
-			case "RCPTMAX":
-				l.rcpts = n
-			}
-		}
-	}
-	return l
 }

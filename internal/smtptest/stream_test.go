@@ -146,7 +146,7 @@ func TestLinkDial(t *testing.T) {
 
 // TestLinkInRealTime: the same without a bubble, where only order and content are certain.
 func TestLinkInRealTime(t *testing.T) {
-	a, b := Link{Latency: time.Millisecond, Buffer: 100}.Pipe()
+	a, b := Link{Latency: time.Millisecond, Buffer: 1000}.Pipe()
 	want := strings.Repeat("0123456789", 1000)
 	go func() {
 		for i := 0; i < len(want); i += 7 {
