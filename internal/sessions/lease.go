@@ -1,5 +1,7 @@
 package sessions
 
+import "time"
+
 // Lease is one call's hold on a session, or on the permission to open one. Exactly one of Release,
 // Retire and Discard ends it; those that come later do nothing, so that one of them may be deferred.
 // A lease is for one goroutine at a time.
@@ -63,6 +65,7 @@ func (p *Pool[S]) replace(s *slot[S]) *slot[S] {
 func (l *Lease[S]) Release() {
 	if s := l.take(); s != nil {
 		l.pool.mu.Lock()
+		s.expires = time.Now().Add(s.idleTimeout)
 		l.pool.giveBack(s)
 		l.pool.mu.Unlock()
 	}

@@ -181,12 +181,15 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*slot[S], error) {
 	defer p.mu.Unlock()
 	select {
 	case <-w.answered:
-		// Served at the moment of giving up: what was handed over goes to the next in line.
+		// Served at the moment of giving up: what was handed over goes to the next in line. The call did
+		// not use it, so that its time to be idle goes on.
 		if w.slot != nil {
 			p.giveBack(w.slot)
 		}
 	default:
-		w.group.waiting.remove(&w.place) // it held no room, so that there is nothing to settle
+		// It held no room, but stood before calls that may be able to use what is idle.
+		w.group.waiting.remove(&w.place)
+		p.settle(w.group)
 	}
 	return nil, context.Cause(ctx)
 }
@@ -212,7 +215,7 @@ func (p *Pool[S]) giveBack(s *slot[S]) {
 		p.retire(s)
 	case w != nil && w.fits(s):
 		g.answer(w, s)
-	case w != nil || s.idleTimeout <= 0:
+	case w != nil || !s.expires.After(time.Now()):
 		// Whoever waits first cannot use this session: it makes room, even if a later call could.
 		p.retire(s)
 	default:

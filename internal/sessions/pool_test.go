@@ -458,6 +458,51 @@ func TestServedAndCancelledAtOnce(t *testing.T) {
 	}
 }
 
+// A call that gives up no longer stands before one that can use an idle session.
+func TestGivingUpLetsTheNextGo(t *testing.T) {
+	story(t, func(r *rig) {
+		peers := r.idle(ask(3), "a", "b", "x")
+		unblock := make(chan struct{})
+		for _, s := range peers {
+			s.retire = func() { <-unblock }
+		}
+		first, second := r.call(ask(3, "c")), r.call(ask(3, "x"))
+		r.states(peers, "retired", "retired", "open") // room for one each
+		r.waits(second)
+		first.cancel(nil)
+		r.has(second, peers[2])
+		close(unblock)
+		second.lease.Release()
+	})
+}
+
+// A session that is handed to a call which has given up was not used: it stays no longer for that.
+func TestHandedBackUnusedIsNoUse(t *testing.T) {
+	story(t, func(r *rig) {
+		s := r.idle(ask(1), "a")
+		time.Sleep(time.Minute - time.Second)
+		for {
+			r.mu.Lock()
+			slot := r.find(r.groups["g"], []string{"a"}, 0)
+			w := r.groups["g"].enqueue(ask(1, "a"), r.calls+1)
+			r.groups["g"].answer(w, slot)
+			r.mu.Unlock()
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			got, err := r.wait(ctx, w)
+			if err != nil {
+				break
+			}
+			r.mu.Lock()
+			r.giveBack(got)
+			r.mu.Unlock()
+		}
+		r.states(s, "open")
+		time.Sleep(time.Second)
+		r.states(s, "retired")
+	})
+}
+
 func TestDrain(t *testing.T) {
 	story(t, func(r *rig) {
 		other := ask(9)

@@ -53,7 +53,7 @@ type slot[S Session] struct {
 	killed  bool // Kill was called or is about to be
 	holds   int  // the lease or the pool, and a Kill under way; the slot is live until none is left
 	idle    bool
-	expires time.Time // when an idle session is to be retired
+	expires time.Time // when the session is to be retired if no call has used it until then
 	armed   time.Time // when timer fires; zero: it does not
 	timer   *time.Timer
 	byAge   node[slot[S]] // in group.idle
@@ -163,11 +163,10 @@ func (p *Pool[S]) park(s *slot[S]) {
 	s.idle = true
 	s.group.idle.insert(&s.byAge, s.group.idle.back)
 	s.shelf.idle.insert(&s.byKey, s.shelf.idle.back)
-	s.expires = time.Now().Add(s.idleTimeout)
 	// A timer that fires too early, since the session was used meanwhile, finds out and is set again.
 	// That costs less than to stop and set it for each use.
 	if s.armed.IsZero() || s.armed.After(s.expires) {
-		p.arm(s, s.idleTimeout)
+		p.arm(s, time.Until(s.expires))
 	}
 }
 
