@@ -9,11 +9,12 @@ import (
 )
 
 // idler is a session that costs nothing.
-type idler struct{}
+type idler struct{ capacity int }
 
-func (*idler) Alive() bool { return true }
-func (*idler) Retire()     {}
-func (*idler) Kill()       {}
+func (s *idler) Capacity() int { return s.capacity }
+func (*idler) Alive() bool     { return true }
+func (*idler) Retire()         {}
+func (*idler) Kill()           {}
 
 func warmRequest() Request {
 	return Request{Group: "smtp.example", Limit: 32, Keys: []string{"192.0.2.1:25"}, IdleTimeout: time.Minute, MaxUses: 0}
@@ -50,6 +51,57 @@ func BenchmarkWarmParallel(b *testing.B) {
 			b.SetParallelism(callers)
 			b.RunParallel(func(pb *testing.PB) {
 				for r := warmRequest(); pb.Next(); {
+					use(b, &p, r)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkShared lends a session that others use too.
+func BenchmarkShared(b *testing.B) {
+	for _, sessions := range []int{1, 32, 4096} {
+		b.Run(fmt.Sprint("sessions=", sessions), func(b *testing.B) {
+			var p Pool[*idler]
+			defer p.Close(context.Background())
+			r := warmRequest()
+			r.Limit = sessions
+			for range sessions {
+				l, err := p.Acquire(context.Background(), r)
+				if err != nil {
+					b.Fatal(err)
+				}
+				l.Opened(r.Keys[0], &idler{capacity: 32})
+				defer l.Release()
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				use(b, &p, r)
+			}
+		})
+	}
+}
+
+// BenchmarkSharedParallel lends one session to many callers side by side.
+func BenchmarkSharedParallel(b *testing.B) {
+	for _, sharers := range []int{32, 400} {
+		b.Run(fmt.Sprint("sharers=", sharers), func(b *testing.B) {
+			var p Pool[*idler]
+			defer p.Close(context.Background())
+			r := warmRequest()
+			r.Limit = 10
+			for range r.Limit {
+				l, err := p.Acquire(context.Background(), r)
+				if err != nil {
+					b.Fatal(err)
+				}
+				l.Opened(r.Keys[0], &idler{capacity: 32})
+				defer l.Release()
+			}
+			b.ReportAllocs()
+			b.SetParallelism(sharers / runtime.GOMAXPROCS(0))
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
 					use(b, &p, r)
 				}
 			})

@@ -23,24 +23,28 @@ func (m *model) settle(mayEnd func(*modelSession) bool) {
 		m.check(g)
 		present += len(g.idle)
 		for _, c := range g.held {
-			if c.session != nil {
+			if c.first() && c.session != nil && c.session.killed.Load() == 0 {
 				present++
 			}
 		}
 	}
-	m.returned = nil
+	m.returned, m.raced = nil, nil
 	stats, totals := m.pool.Stats(), m.pool.Totals()
 	if totals.Opened != opened || totals.Reused != m.reused || totals.Opened != totals.Retired+totals.Killed+uint64(present) || totals.Dead > totals.Killed {
 		m.failf("totals %+v; %d opened, %d reused, %d present", totals, opened, m.reused, present)
 	}
 	var want []GroupStats
 	for _, g := range m.groups {
-		if s := (GroupStats{Group: g.name, Limit: g.limit, Idle: len(g.idle), Waiting: len(g.queue)}); len(g.held)+len(g.idle)+len(g.queue) > 0 {
+		if s := (GroupStats{Group: g.name, Limit: g.limit, Idle: len(g.idle), Ending: m.ending(g), Waiting: len(g.queue)}); len(g.held)+len(g.idle)+len(g.queue) > 0 {
 			for _, c := range g.held {
-				if c.session == nil {
+				switch {
+				case c.session == nil:
 					s.Opening++
-				} else {
+				case c.first():
 					s.Lent++
+					fallthrough
+				default:
+					s.Calls++
 				}
 			}
 			want = append(want, s)
@@ -85,16 +89,16 @@ func (m *model) answers(g *modelGroup) {
 		m.reused++
 		s.uses++
 		switch {
-		case s.holder != nil:
-			m.failf("session %+v was lent twice", s)
-		case s.told() || s.dead.Load():
+		case len(s.holders) >= int(max(s.capacity.Load(), 1)):
+			m.failf("session %+v was lent beyond its capacity", s)
+		case s.told() || s.drained || s.dead.Load() && len(s.holders) == 0 && s != m.raced:
 			m.failf("session %+v was lent after its end", s)
 		case s.group != g || !slices.Contains(c.request.Keys, s.key):
 			m.failf("session %+v was lent to a call of %s with keys %v", s, g.name, c.request.Keys)
 		case c.request.MaxUses > 0 && s.uses > c.request.MaxUses:
 			m.failf("session %+v was lent more than %d times", s, c.request.MaxUses)
 		}
-		s.holder, c.session = c, s
+		s.holders, c.session, s.maxUses = append(s.holders, c), s, c.request.MaxUses
 	}
 	g.queue = waiting
 	g.foundDead.Store(0)
@@ -105,7 +109,7 @@ func (m *model) takeEnded(g *modelGroup, mayEnd func(*modelSession) bool) {
 	var idle []*modelSession
 	for _, s := range g.idle {
 		switch {
-		case s.holder != nil:
+		case len(s.holders) > 0:
 		case s.told():
 			if s != m.returned && !mayEnd(s) {
 				m.failf("idle session %+v was ended for no reason", s)
@@ -122,7 +126,12 @@ func (m *model) takeEnded(g *modelGroup, mayEnd func(*modelSession) bool) {
 // check compares the group with its limit.
 func (m *model) check(g *modelGroup) {
 	ending := m.ending(g)
-	present := len(g.held) + len(g.idle)
+	present := len(g.idle)
+	for _, c := range g.held {
+		if c.first() {
+			present++
+		}
+	}
 	size := present + ending
 	switch {
 	case size > g.limit && size > g.size:
@@ -141,7 +150,19 @@ func (m *model) check(g *modelGroup) {
 		}
 	}
 	g.size, g.present = size, present
+	if len(g.queue) > 0 {
+		first := g.queue[0].request
+		if s := g.shared(first); s != nil {
+			m.failf("call %d of %s with keys %v waits while it could share %+v", g.queue[0].number, g.name, first.Keys, s)
+		}
+		if s, passed := best(g, first); s != nil || len(passed) > 0 {
+			m.failf("call %d of %s with keys %v waits while session %+v is idle", g.queue[0].number, g.name, first.Keys, s)
+		}
+	}
 }
+
+// first tells whether the call is alone with its session or permission, or the first of those who share.
+func (c *modelCall) first() bool { return c.session == nil || c.session.holders[0] == c }
 
 // ending is how many sessions of the group are being retired and have not ended.
 func (m *model) ending(g *modelGroup) (n int) {

@@ -18,7 +18,7 @@ const (
 )
 
 // Close ends the pool: calls that wait and calls that come get ErrClosed, idle sessions are retired,
-// lent ones when they are given back. It returns nil when no session and no lease is left.
+// lent ones when their last lease ends. It returns nil when no session and no lease is left.
 //
 // If ctx ends first, every session that is left, lent or retiring, is killed, also those that are still
 // being opened, as soon as Opened is called. Close then waits at most 5 seconds more and returns an
@@ -92,8 +92,8 @@ func (p *Pool[S]) cutAll() {
 }
 
 // Drain ends what was opened so far in the groups that match accepts, all if it is nil: idle sessions
-// are retired now, lent ones and those being opened when they are given back. It is for a configuration
-// that has changed. Calls that wait are served with new sessions.
+// are retired now; lent ones and those being opened are lent no more and retired when their last lease
+// ends. It is for a configuration that has changed. Calls that wait are served with new sessions.
 //
 // The pool's lock is not held while match runs.
 func (p *Pool[S]) Drain(match func(group string) bool) {
@@ -104,7 +104,9 @@ func (p *Pool[S]) Drain(match func(group string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for s := range p.live {
-		s.drained = s.drained || matched[s.group.name]
+		if matched[s.group.name] {
+			p.drain(s)
+		}
 	}
 	p.retireIdle(func(s *slot[S]) bool { return s.drained })
 }
@@ -121,7 +123,6 @@ func (p *Pool[S]) retireIdle(which func(*slot[S]) bool) {
 	for s := range p.live {
 		if s.idle && which(s) {
 			p.leave(s)
-			p.settle(s.group)
 			idle = append(idle, s)
 		}
 	}
@@ -165,6 +166,7 @@ func (p *Pool[S]) kill(s *slot[S]) {
 		return
 	}
 	s.killed = true
+	p.withhold(s)
 	if !s.vacated {
 		p.totals.Killed++
 	}

@@ -215,7 +215,7 @@ func TestCloseDoesNotHang(t *testing.T) {
 
 // TestManyCallers lets callers collide in earnest; it is for the race detector.
 func TestManyCallers(t *testing.T) {
-	const limit, callers, rounds = 5, 32, 300
+	const limit, capacity, callers, rounds = 3, 3, 32, 300
 	var p Pool[*peer]
 	var inUse atomic.Int32
 	var all sync.Map
@@ -230,11 +230,12 @@ func TestManyCallers(t *testing.T) {
 				}
 				l, err := p.Acquire(ctx, Request{Group: "g", Limit: limit, Keys: keys, IdleTimeout: time.Minute, MaxUses: 7})
 				if err == nil {
-					if used := inUse.Add(1); used > limit {
-						t.Errorf("%d leases at once, the limit is %d", used, limit)
+					if used := inUse.Add(1); used > limit*capacity {
+						t.Errorf("%d leases at once on %d sessions", used, limit)
 					}
 					if _, ok := l.Session(); !ok && i%9 != 0 {
 						s := &peer{}
+						s.capacity.Store(int32(1 + i%capacity))
 						all.Store(s, true)
 						l.Opened(keys[0], s)
 					}
@@ -242,7 +243,14 @@ func TestManyCallers(t *testing.T) {
 						s.dead.Store(true)
 					}
 					inUse.Add(-1)
-					l.Release()
+					switch {
+					case i%13 == 0:
+						l.Discard()
+					case i%17 == 0:
+						l.Retire()
+					default:
+						l.Release()
+					}
 				} else if !errors.Is(err, context.Canceled) {
 					t.Error(err)
 				}

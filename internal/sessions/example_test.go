@@ -10,9 +10,10 @@ import (
 
 type session struct{ peer string }
 
-func (s *session) Alive() bool { return true }
-func (s *session) Retire()     { fmt.Println("QUIT to", s.peer) }
-func (s *session) Kill()       { fmt.Println("cut", s.peer) }
+func (s *session) Capacity() int { return 1 } // more, if calls may be in flight side by side
+func (s *session) Alive() bool   { return true }
+func (s *session) Retire()       { fmt.Println("QUIT to", s.peer) }
+func (s *session) Kill()         { fmt.Println("cut", s.peer) }
 
 func Example() {
 	var pool sessions.Pool[*session]

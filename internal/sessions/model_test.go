@@ -58,6 +58,7 @@ type model struct {
 	reused   uint64
 	ends     []*modelSession // those that have not ended
 	returned *modelSession   // given back in this step: release judges what becomes of it
+	raced    *modelSession   // given back in this step, before or after calls that wait could share it
 }
 
 type modelGroup struct {
@@ -80,7 +81,7 @@ type modelCall struct {
 	err     error
 	answers int
 	session *modelSession
-	drained bool // Drain came while the call held the lease
+	drained bool // Drain came while the call held the permission to open
 }
 
 type modelSession struct {
@@ -88,14 +89,35 @@ type modelSession struct {
 	key       string
 	dead      atomic.Bool // also read by calls that a timer of the pool woke
 	slowness  time.Duration
+	capacity  atomic.Int32
+	seen      atomic.Int32 // the capacity that the pool read last
 	uses      int
-	holder    *modelCall
+	maxUses   int          // of the call that it was lent to last
+	holders   []*modelCall // that share it
+	drained   bool         // lent no more
 	expires   time.Time
 	cut       chan struct{}
 	retired   atomic.Int32
 	killed    atomic.Int32
 	ended     atomic.Bool
 	afterKill atomic.Bool
+}
+
+func (s *modelSession) Capacity() int {
+	s.seen.Store(s.capacity.Load())
+	return int(s.capacity.Load())
+}
+
+// hasRoom tells whether the pool knows of room for one more call.
+func (s *modelSession) hasRoom() bool {
+	room := int(max(min(s.capacity.Load(), s.seen.Load()), 1))
+	return !s.drained && !s.told() && !worn(s.uses, s.maxUses) && len(s.holders) > 0 && len(s.holders) < room
+}
+
+// leave takes a call from the session, and tells whether it was the last.
+func (s *modelSession) leave(c *modelCall) bool {
+	s.holders = slices.DeleteFunc(s.holders, func(h *modelCall) bool { return h == c })
+	return len(s.holders) == 0
 }
 
 func (s *modelSession) Alive() bool {
@@ -158,6 +180,9 @@ func (m *model) act() {
 	case n < 93:
 		m.doing = "kill"
 		m.kill(g)
+	case n < 95:
+		m.doing = "resize"
+		m.resize(g)
 	case n < 99:
 		m.doing = "pass"
 		m.pass(time.Duration(m.rng.IntN(4000)) * time.Millisecond)
@@ -172,7 +197,7 @@ func (m *model) request(g *modelGroup) Request {
 	m.rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 	limit := g.limit
 	if limit == 0 || m.chance(3) {
-		limit = 1 + m.rng.IntN(6)
+		limit = 1 + m.rng.IntN(5)
 	}
 	return Request{
 		Group:       g.name,
@@ -193,9 +218,12 @@ func (m *model) acquire(g *modelGroup) {
 	lowered := g.limit > c.request.Limit
 	g.limit = c.request.Limit
 	expected, passed := best(g, c.request)
+	var shared []*modelSession
 	var evicted *modelSession
 	if expected == nil && g.size >= g.limit {
-		evicted = oldest(g, passed)
+		if shared = g.shared(c.request); shared == nil {
+			evicted = oldest(g, passed)
+		}
 	}
 	// With others in line, or room that is already being made, it is not for this call alone.
 	inLine := len(g.queue) > 0 || m.ending(g) > 0
@@ -213,10 +241,17 @@ func (m *model) acquire(g *modelGroup) {
 	if lowered || inLine {
 		return // the idle sessions above the new limit went first, or others did
 	}
+	if len(passed) > 0 && len(shared) > 0 {
+		return // the room of dead sessions came first
+	}
 	if evicted != nil && len(passed) == 0 && evicted.retired.Load() == 0 {
 		m.failf("call %d of %s did not get the room of session %+v", c.number, g.name, evicted)
 	}
-	if c.session != expected {
+	if shared != nil {
+		if !slices.Contains(shared, c.session) {
+			m.failf("call %d with keys %v of %s got session %+v, and could share %+v", c.number, c.request.Keys, g.name, c.session, shared)
+		}
+	} else if c.session != expected {
 		m.failf("call %d with keys %v of %s got session %+v, the best was %+v", c.number, c.request.Keys, g.name, c.session, expected)
 	}
 	for _, s := range passed {
@@ -224,6 +259,24 @@ func (m *model) acquire(g *modelGroup) {
 			m.failf("session %+v was passed over and kept", s)
 		}
 	}
+}
+
+// shared is the sessions in use that the request may share: those of the best key that has any.
+func (g *modelGroup) shared(r Request) (sessions []*modelSession) {
+	if g.present > g.limit {
+		return nil
+	}
+	for _, key := range r.Keys {
+		for _, c := range g.held {
+			if s := c.session; s != nil && s.holders[0] == c && s.key == key && s.hasRoom() && !worn(s.uses, r.MaxUses) {
+				sessions = append(sessions, s)
+			}
+		}
+		if sessions != nil {
+			return sessions
+		}
+	}
+	return nil
 }
 
 // best is the session that the request should get, and those before it that are dead or worn.
@@ -259,46 +312,48 @@ func (m *model) finish(g *modelGroup) {
 	}
 	i := m.rng.IntN(len(g.held))
 	c := g.held[i]
-	if c.session == nil && m.chance(80) || m.chance(2) {
+	if c.session == nil && m.chance(80) {
 		m.open(c)
 		return
 	}
 	g.held = slices.Delete(g.held, i, i+1)
 	s := c.session
+	last := s != nil && s.leave(c)
 	switch n := m.rng.IntN(10); {
 	case n == 0:
 		c.lease.Discard()
 		if s != nil && s.killed.Load() == 0 {
 			m.failf("session %+v was discarded and not killed", s)
 		}
-	case n == 1:
-		c.lease.Retire()
-		m.leave(c)
 		m.settle(never)
-		if s != nil && s.retired.Load() == 0 {
-			m.failf("session %+v was not retired", s)
+	case n == 1:
+		if s != nil {
+			s.drained = true
 		}
-		return
+		c.lease.Retire()
+		m.settle(never)
+		if last && !s.told() || s != nil && !last && s.retired.Load() > 0 {
+			m.failf("session %+v after Retire", s)
+		}
 	default:
-		m.release(c)
-		return
+		m.release(c, last)
 	}
-	m.leave(c)
-	m.settle(never)
 }
 
-// open gives the call a session of a random key, in place of the one it has, if any.
+// open gives the call a session of a random key. A second one is killed.
 func (m *model) open(c *modelCall) {
-	old := c.session
-	s := &modelSession{
-		group: c.group, key: string(rune('a' + m.rng.IntN(4))), uses: 1, holder: c, cut: make(chan struct{}),
-		slowness: time.Duration(m.rng.IntN(2000)) * time.Millisecond,
-	}
-	m.sessions, m.ends = append(m.sessions, s), append(m.ends, s)
+	s := m.session(c.group, string(rune('a'+m.rng.IntN(4))))
+	s.uses, s.maxUses, s.drained = 1, c.request.MaxUses, c.drained
+	s.slowness = time.Duration(m.rng.IntN(2000)) * time.Millisecond
+	s.holders = []*modelCall{c}
 	c.session = s
 	c.lease.Opened(s.key, s)
-	if old != nil && old.killed.Load() == 0 {
-		m.failf("session %+v was replaced and not killed", old)
+	if m.chance(5) {
+		second := &modelSession{cut: make(chan struct{})}
+		c.lease.Opened("a", second)
+		if second.killed.Load() == 0 {
+			m.failf("a second session for a lease was not killed")
+		}
 	}
 	if got, ok := c.lease.Session(); got != s || !ok || c.lease.Reused() {
 		m.failf("the lease does not hold the session that was opened")
@@ -306,36 +361,58 @@ func (m *model) open(c *modelCall) {
 	m.settle(never)
 }
 
+func (m *model) session(g *modelGroup, key string) *modelSession {
+	s := &modelSession{group: g, key: key, cut: make(chan struct{})}
+	s.capacity.Store(m.capacity())
+	m.sessions, m.ends = append(m.sessions, s), append(m.ends, s)
+	return s
+}
+
+func (m *model) capacity() int32 { return []int32{-1, 0, 1, 1, 2, 3, 8}[m.rng.IntN(7)] }
+
+// resize changes how many calls a session may serve. The pool is not told.
+func (m *model) resize(g *modelGroup) {
+	if len(g.held) > 0 {
+		if s := g.held[m.rng.IntN(len(g.held))].session; s != nil {
+			s.capacity.Store(m.capacity())
+		}
+	}
+}
+
 // release gives the lease back, twice, and checks what became of the session.
-func (m *model) release(c *modelCall) {
+func (m *model) release(c *modelCall, last bool) {
 	g, s := c.group, c.session
 	var first *modelCall
 	if len(g.queue) > 0 {
 		first = g.queue[0]
 	}
-	mustEnd := g.present > g.limit || c.drained
-	fits := false
+	mustEnd, fits := false, false
 	if s != nil {
-		mustEnd = mustEnd || worn(s.uses, c.request.MaxUses)
+		mustEnd = g.present > g.limit || s.drained || worn(s.uses, s.maxUses)
 		fits = first != nil && slices.Contains(first.request.Keys, s.key) && !worn(s.uses, first.request.MaxUses)
 	}
-	m.park(c)
+	killed := s != nil && s.killed.Load() > 0
+	if last {
+		m.park(c)
+	}
 	c.lease.Release()
 	c.lease.Discard()
 	m.settle(never)
-	if s == nil {
-		return
-	}
 	switch {
+	case s == nil || killed:
+	case !last:
+		if s.told() {
+			m.failf("session %+v was ended while it was lent", s)
+		}
 	case fits && !mustEnd:
-		if s.dead.Load() == (s.holder == first) || s.dead.Load() != (s.killed.Load() > 0) {
+		if s.dead.Load() == slices.Contains(s.holders, first) || s.dead.Load() != (s.killed.Load() > 0) {
 			m.failf("session %+v was given back, and the first in line could use it", s)
 		}
-	case mustEnd || first != nil || c.request.IdleTimeout <= 0:
+	case mustEnd || c.request.IdleTimeout <= 0:
 		if s.retired.Load() == 0 {
 			m.failf("session %+v was not retired", s)
 		}
-	case s.told():
+	case s.told() && first == nil:
 		m.failf("session %+v was ended for no reason", s)
 	}
 }
@@ -344,19 +421,12 @@ func worn(uses, maxUses int) bool { return maxUses > 0 && uses >= maxUses }
 
 // park records that the call's session is idle from now on, unless the pool decides otherwise.
 func (m *model) park(c *modelCall) {
-	if s := m.leave(c); s != nil {
-		s.expires = time.Now().Add(c.request.IdleTimeout)
+	s := c.session
+	s.expires = time.Now().Add(c.request.IdleTimeout)
+	if s.killed.Load() == 0 {
 		c.group.idle = append(c.group.idle, s)
 		m.returned = s
 	}
-}
-
-func (m *model) leave(c *modelCall) *modelSession {
-	s := c.session
-	if s != nil {
-		s.holder = nil
-	}
-	return s
 }
 
 func (m *model) giveUp(g *modelGroup) {
@@ -373,7 +443,10 @@ func (m *model) race(g *modelGroup) {
 	}
 	c := g.held[0]
 	g.held = g.held[1:]
-	m.park(c)
+	if c.session != nil && c.session.leave(c) {
+		m.park(c)
+	}
+	m.raced = c.session
 	go c.lease.Release()
 	for _, waiting := range g.queue[:1+m.rng.IntN(len(g.queue))] {
 		go waiting.cancel()
@@ -403,6 +476,9 @@ func (m *model) drain(g *modelGroup) {
 	m.pool.Drain(func(name string) bool { return name == g.name })
 	for _, c := range g.held {
 		c.drained = true
+		if c.session != nil {
+			c.session.drained = true
+		}
 	}
 	m.settle(func(s *modelSession) bool { return s.group == g })
 	for _, s := range before {
@@ -435,8 +511,7 @@ func (m *model) close() {
 	for _, g := range m.groups {
 		for _, c := range g.held {
 			if c.session == nil && m.chance(50) {
-				c.session = &modelSession{group: g, key: "a", cut: make(chan struct{})}
-				m.sessions = append(m.sessions, c.session)
+				c.session = m.session(g, "a")
 				c.lease.Opened("a", c.session)
 			}
 			if hard && c.session != nil && c.session.killed.Load() == 0 {

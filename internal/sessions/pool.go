@@ -1,6 +1,11 @@
 // Package sessions decides which connection a call uses: an idle one, a new one, or, when a limit is
-// reached, the next one to come free. It knows neither mail nor wires. Whoever holds a [Lease] opens,
-// uses and judges the session; the pool lends, counts, ends and lets callers wait in order.
+// reached, one that others are using and that has room, or the next one to come free. It knows neither
+// mail nor wires. Whoever holds a [Lease] opens, uses and judges the session; the pool lends, counts, ends
+// and lets callers wait in order.
+//
+// A session that can serve several calls at the same time says so by its Capacity, and is lent to as
+// many: each has a lease of its own. Calls are spread over sessions first, up to the limit, and share
+// them only then. What ends a session waits for the last of those who share it, but for Kill.
 //
 // Limits belong to a group (the ready name); what may serve a call belongs to a key (all that makes
 // two connections interchangeable). A session is lent only to a call that names the key under which it
@@ -21,14 +26,21 @@ var ErrClosed = errors.New("sessions: the pool is closed")
 // ErrFull is what Acquire returns where as many calls wait already as may.
 var ErrFull = errors.New("sessions: too many calls wait")
 
-// Session is what a Pool keeps. The pool calls none of these methods with its lock held. It calls
-// Retire at most once, Kill at most once, and never begins Retire after Kill.
+// Session is what a Pool keeps. The pool calls Capacity with its lock held, and none of the other methods.
+// It calls Retire at most once, Kill at most once, and never begins Retire after Kill.
 type Session interface {
-	// Alive is asked just before a kept session is lent again, by the call that is to get it. It must not
+	// Capacity is how many calls the session may serve at the same time now; below 1 counts as 1. It may
+	// change at any time. The pool asks when it considers lending the session, with its lock held: so
+	// Capacity must be cheap, wait for nothing, and never call back into the pool. The pool is not told of
+	// a change: room that has grown counts from the next time that a lease on the session ends or that it
+	// is lent, and calls over a capacity that has shrunk stay.
+	Capacity() int
+	// Alive is asked just before a session that was not in use is lent again, by the call that is to get
+	// it; no other call shares it until it has answered. It is not asked of a session in use. It must not
 	// wait for the peer. False: the session is killed, and the call looks for the next.
 	Alive() bool
-	// Retire ends the session in an orderly way (QUIT, Lua close). It may be slow, but must end by
-	// itself: until then the session counts against the limit, because the peer still has it.
+	// Retire ends the session in an orderly way (QUIT, Lua close), when no call uses it. It may be slow,
+	// but must end by itself: until then the session counts against the limit, because the peer still has it.
 	Retire()
 	// Kill cuts the session at once. It may come at any time, also while the session is lent, asked or
 	// retiring, and must make what blocks on the session return. Discard waits for it.
@@ -39,19 +51,22 @@ type Session interface {
 type Request struct {
 	// Group is what the limit belongs to.
 	Group string
-	// Limit is the most sessions that the group may have at once: lent, idle, being opened and ending. The value
-	// of the group's latest request counts; below 1 means 1. When it falls, idle sessions above it are
-	// retired now, lent ones when they are given back, and nobody is served until the group is within it.
+	// Limit is the most sessions that the group may have at once: lent, idle, being opened and ending. The
+	// value of the group's latest request counts; below 1 means 1. When it falls, idle sessions above it
+	// are retired now, lent ones when their last lease ends, and nobody is served until all but those that
+	// are ending are within it.
 	Limit int
 	// MaxWaiting is how many calls of the group may wait: one more is refused with ErrFull; 0: no bound.
 	MaxWaiting int
 	// Keys serve this call, best first. An idle session of the first key that has one is lent, the most
-	// recently used first. The slice must not change while Acquire runs.
+	// recently used first. Of sessions in use, those of the first key that has one with room are lent in
+	// turn. The slice must not change while Acquire runs.
 	Keys []string
-	// IdleTimeout is how long the session may lie idle after this call; zero or less: not at all. A
-	// caller that waits already may still get it.
+	// IdleTimeout is how long the session may lie idle after this call, if no other ends later; zero or
+	// less: not at all. A caller that waits already may still get it.
 	IdleTimeout time.Duration
-	// MaxUses is how many calls one session may serve, the one that opened it included; 0: no bound.
+	// MaxUses is how many calls one session may serve, the one that opened it and those that share it
+	// included; 0: no bound. A session that has served as many is lent no more.
 	MaxUses int
 }
 
@@ -61,21 +76,22 @@ type Request struct {
 type Pool[S Session] struct {
 	reused atomic.Uint64
 
-	mu      sync.Mutex
-	groups  map[string]*group[S]
-	shelves map[home[S]]*shelf[S]
-	live    map[*slot[S]]struct{} // every slot from its permission to open until its session has ended
-	calls   uint64                // numbers the calls of Acquire in order of arrival
-	totals  Totals
-	closed  bool          // Close has begun
-	cut     bool          // a Close ran out of patience: sessions are killed
-	empty   chan struct{} // made when Close begins; closed when live is empty
+	mu       sync.Mutex
+	groups   map[string]*group[S]
+	shelves  map[home[S]]*shelf[S]
+	live     map[*slot[S]]struct{} // every slot from its permission to open until its session has ended
+	arrivals uint64                // numbers the calls of Acquire in order
+	totals   Totals
+	closed   bool          // Close has begun
+	cut      bool          // a Close ran out of patience: sessions are killed
+	empty    chan struct{} // made when Close begins; closed when live is empty
 }
 
 // Acquire returns a lease of a session that serves r, or of the permission to open one. It prefers an
-// idle session, then a new one below the limit, then a new one in place of the group's least recently
-// used idle session of another key; else it waits. Calls of a group are served strictly in order of
-// arrival, so that nobody starves behind calls that are easier to serve.
+// idle session, then a new one below the limit, then a share of one in use that has room, then a new one
+// in place of the group's least recently used idle session of another key; else it waits. Calls of a
+// group are served strictly in order of arrival, so that nobody starves behind calls that are easier to
+// serve. A call whose session turned out dead, and for which there is no other, waits in its old place.
 //
 // The error is ErrClosed, ErrFull, or ctx's cause when ctx ends first. Every lease must be given back.
 func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
@@ -83,8 +99,8 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 		return nil, context.Cause(ctx)
 	}
 	p.mu.Lock()
-	p.calls++
-	arrival := p.calls
+	p.arrivals++
+	arrival := p.arrivals
 	g := p.arrive(r)
 	p.serve(g) // the call may have raised the limit
 	if r.MaxWaiting > 0 && g.waiting.len >= r.MaxWaiting && !p.closed {
@@ -100,17 +116,19 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 		if err != nil {
 			return nil, err
 		}
-		if !s.opened {
-			return p.lease(s, r, false), nil
+		if !s.asking {
+			return p.lease(s, r), nil
 		}
 		// A session that comes straight from another call is asked too: a peer may hang up right after
 		// the reply that ended that call.
 		if s.session.Alive() {
-			return p.lease(s, r, true), nil
+			p.share(s)
+			return p.lease(s, r), nil
 		}
 		p.kill(s)
 		p.mu.Lock()
 		p.totals.Dead++
+		p.part(s)
 		p.free(s) // not settled: the room is this call's, unless assign finds one that came before it
 	}
 }
@@ -146,8 +164,25 @@ func (p *Pool[S]) assign(g *group[S], r Request, arrival uint64) (*slot[S], *wai
 	return nil, w, nil
 }
 
-// find lends an idle session or gives permission to open one; nil if there is neither. The lock is held.
+// find lends a session or gives permission to open one; nil if there is neither. The lock is held.
 func (p *Pool[S]) find(g *group[S], keys []string, maxUses int) *slot[S] {
+	if s := p.wake(g, keys, maxUses); s != nil {
+		return s
+	}
+	if g.slots < g.limit {
+		return p.permit(g)
+	}
+	if g.present() <= g.limit {
+		return p.join(g, keys, maxUses)
+	}
+	return nil
+}
+
+// wake lends an idle session. The lock is held.
+func (p *Pool[S]) wake(g *group[S], keys []string, maxUses int) *slot[S] {
+	if g.idle.len == 0 {
+		return nil
+	}
 	for _, key := range keys {
 		shelf := p.shelves[home[S]{g, key}]
 		if shelf == nil {
@@ -156,15 +191,55 @@ func (p *Pool[S]) find(g *group[S], keys []string, maxUses int) *slot[S] {
 		for s := shelf.idle.last(); s != nil; s = shelf.idle.last() {
 			if !s.worn(maxUses) {
 				p.unpark(s)
+				p.again(s, maxUses)
 				return s
 			}
 			p.retire(s)
 		}
 	}
-	if g.slots < g.limit {
-		return p.permit(g)
+	return nil
+}
+
+// again lends a session that is in no other use. The lock is held.
+func (p *Pool[S]) again(s *slot[S], maxUses int) {
+	p.withhold(s)
+	p.lend(s, maxUses)
+	s.asking = true
+}
+
+// join lends a share of a session in use. The lock is held.
+func (p *Pool[S]) join(g *group[S], keys []string, maxUses int) *slot[S] {
+	for _, key := range keys {
+		shelf := p.shelves[home[S]{g, key}]
+		if shelf == nil {
+			continue
+		}
+		for n := shelf.roomy.front; n != nil; {
+			s := n.of
+			n = n.next
+			if s.worn(maxUses) {
+				continue // not for this call; it has room for one with a wider bound
+			}
+			p.withhold(s)
+			if s.hasRoom() {
+				p.lend(s, maxUses)
+				p.offer(s)
+				return s
+			}
+		}
 	}
 	return nil
+}
+
+// share lets others use a session that was found alive.
+func (p *Pool[S]) share(s *slot[S]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.asking = false
+	p.offer(s)
+	if s.roomy {
+		p.serve(s.group)
+	}
 }
 
 // wait blocks until the call is served, refused or given up.
@@ -181,10 +256,9 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*slot[S], error) {
 	defer p.mu.Unlock()
 	select {
 	case <-w.answered:
-		// Served at the moment of giving up: what was handed over goes to the next in line. The call did
-		// not use it, so that its time to be idle goes on.
-		if w.slot != nil {
-			p.giveBack(w.slot)
+		// Served at the moment of giving up: what was handed over goes to the next in line.
+		if s := w.slot; s != nil {
+			p.decline(s)
 		}
 	default:
 		// It held no room, but stood before calls that may be able to use what is idle.
@@ -194,29 +268,38 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*slot[S], error) {
 	return nil, context.Cause(ctx)
 }
 
-// lease hands s to the caller. From here on the caller alone may touch the slot's lease fields, until it
-// gives the slot back under the lock.
-func (p *Pool[S]) lease(s *slot[S], r Request, reused bool) *Lease[S] {
-	s.idleTimeout, s.maxUses = r.IdleTimeout, r.MaxUses
-	if reused {
-		s.uses++
-		p.reused.Add(1)
+// decline gives a slot back that no call has used. The lock is held.
+func (p *Pool[S]) decline(s *slot[S]) {
+	if s.asking { // else others may be reading it
+		s.asking = false
 	}
-	return &Lease[S]{pool: p, slot: s, reused: reused}
+	s.uses--
+	p.giveBack(s)
 }
 
-// giveBack decides what becomes of a slot whose call has ended. The lock is held.
+// lease makes the lease of a call that s was lent to, or that has the permission to open.
+func (p *Pool[S]) lease(s *slot[S], r Request) *Lease[S] {
+	if s.opened {
+		p.reused.Add(1)
+	}
+	return &Lease[S]{pool: p, slot: s, idleTimeout: r.IdleTimeout, maxUses: r.MaxUses, reused: s.opened}
+}
+
+// giveBack ends one call on a slot and decides what becomes of it. The lock is held.
 func (p *Pool[S]) giveBack(s *slot[S]) {
 	g := s.group
+	p.part(s)
 	switch w := g.waiting.first(); {
+	case s.leases > 0:
+		p.offer(s)
 	case !s.opened || s.killed:
 		p.free(s)
 	case p.closed || s.drained || s.worn(s.maxUses) || g.present() > g.limit:
 		p.retire(s)
 	case w != nil && w.fits(s):
+		p.again(s, w.maxUses)
 		g.answer(w, s)
-	case w != nil || !s.expires.After(time.Now()):
-		// Whoever waits first cannot use this session: it makes room, even if a later call could.
+	case s.rested():
 		p.retire(s)
 	default:
 		p.park(s)
@@ -233,8 +316,9 @@ func (p *Pool[S]) settle(g *group[S]) {
 	}
 }
 
-// serve gives those who wait what there is, in order. For those who remain it makes room: an idle
-// session that none of them can use ends for each. The lock is held.
+// serve gives those who wait what there is, in order. For those who remain it makes room: for each, an
+// idle session ends, unless one is ending already. The first of them can use no idle one, and a later
+// one does not go before it. The lock is held.
 func (p *Pool[S]) serve(g *group[S]) {
 	for w := g.waiting.first(); w != nil; w = g.waiting.first() {
 		s := p.find(g, w.keys, w.maxUses)

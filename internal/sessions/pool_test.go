@@ -176,21 +176,16 @@ func TestHowALeaseEnds(t *testing.T) {
 	}
 }
 
-func TestOpenedAgainKeepsThePlace(t *testing.T) {
+func TestOpenedOnASessionKillsTheSecond(t *testing.T) {
 	story(t, func(r *rig) {
-		old := r.idle(ask(1), "a")
-		l := r.acquire(ask(1, "a"))
-		c := r.call(ask(1, "b"))
-		fresh := &peer{}
-		l.Opened("b", fresh)
-		if s, ok := l.Session(); s != fresh || !ok || l.Reused() {
-			t.Errorf("session %v, %v, reused %v", s, ok, l.Reused())
+		l, s := r.open(ask(1, "a"))
+		second := &peer{}
+		l.Opened("b", second)
+		if got, ok := l.Session(); got != s || !ok {
+			t.Errorf("session %v, %v", got, ok)
 		}
-		r.states(old, "killed")
-		r.waits(c)
+		r.states([]*peer{s, second}, "open", "killed")
 		l.Release()
-		r.has(c, fresh)
-		c.lease.Release()
 	})
 }
 
@@ -428,7 +423,7 @@ func TestServedAndCancelledAtOnce(t *testing.T) {
 				for range 1000 {
 					l, s := r.open(ask(1, "a"))
 					r.mu.Lock()
-					_, w, _ := r.assign(r.groups["g"], ask(1, "a"), r.calls+1)
+					_, w, _ := r.assign(r.groups["g"], ask(1, "a"), r.arrivals+1)
 					r.mu.Unlock()
 					next := r.call(ask(1, "a"))
 					if with == "session" {
@@ -443,7 +438,10 @@ func TestServedAndCancelledAtOnce(t *testing.T) {
 					if err == nil {
 						served++
 						r.waits(next)
-						r.lease(got, ask(1, "a"), s != nil).Release()
+						if got.asking {
+							r.share(got)
+						}
+						r.lease(got, ask(1, "a")).Release()
 					} else {
 						gaveUp++
 					}
@@ -484,7 +482,7 @@ func TestHandedBackUnusedIsNoUse(t *testing.T) {
 		for {
 			r.mu.Lock()
 			slot := r.find(r.groups["g"], []string{"a"}, 0)
-			w := r.groups["g"].enqueue(ask(1, "a"), r.calls+1)
+			w := r.groups["g"].enqueue(ask(1, "a"), r.arrivals+1)
 			r.groups["g"].answer(w, slot)
 			r.mu.Unlock()
 			ctx, cancel := context.WithCancel(context.Background())
@@ -493,8 +491,8 @@ func TestHandedBackUnusedIsNoUse(t *testing.T) {
 			if err != nil {
 				break
 			}
-			r.mu.Lock()
-			r.giveBack(got)
+			r.mu.Lock() // as if it had given up
+			r.decline(got)
 			r.mu.Unlock()
 		}
 		r.states(s, "open")
@@ -555,7 +553,7 @@ func TestStatsAndTotals(t *testing.T) {
 		c := r.call(ask(2, "a"))
 		want := []GroupStats{
 			{Group: "b", Limit: 3, Idle: 2, Opened: 2},
-			{Group: "g", Limit: 2, Lent: 1, Opening: 1, Waiting: 1, Opened: 1},
+			{Group: "g", Limit: 2, Lent: 1, Calls: 1, Opening: 1, Waiting: 1, Opened: 1},
 		}
 		if got := r.Stats(); !slices.Equal(got, want) {
 			t.Errorf("stats %+v, want %+v", got, want)
@@ -617,9 +615,10 @@ func TestNoMoreWaitThanMay(t *testing.T) {
 // slow takes its time to retire.
 type slow struct{ leave chan struct{} }
 
-func (*slow) Alive() bool { return true }
-func (s *slow) Retire()   { <-s.leave }
-func (*slow) Kill()       {}
+func (*slow) Capacity() int { return 1 }
+func (*slow) Alive() bool   { return true }
+func (s *slow) Retire()     { <-s.leave }
+func (*slow) Kill()         {}
 
 // TestAnEndingSessionCounts: a peer that is slow to answer QUIT never sees more sessions than the limit.
 func TestAnEndingSessionCounts(t *testing.T) {

@@ -12,10 +12,13 @@ import (
 // peer is a session that does what a test tells it.
 type peer struct {
 	name            string
+	capacity        atomic.Int32
 	dead            atomic.Bool
 	retired, killed atomic.Int32
 	alive, retire   func() // called by Alive and Retire, if set
 }
+
+func (s *peer) Capacity() int { return int(s.capacity.Load()) }
 
 func (s *peer) Alive() bool {
 	if s.alive != nil {

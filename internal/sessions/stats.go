@@ -5,29 +5,33 @@ import (
 	"slices"
 )
 
-// GroupStats is a group at one moment. Idle, Lent and Opening together are what counts against Limit.
+// GroupStats is a group at one moment. Idle, Lent, Opening and Ending together are what counts against
+// Limit.
 type GroupStats struct {
 	Group   string
 	Limit   int    // of the latest request
 	Idle    int    // sessions that wait for a call
-	Lent    int    // sessions that serve a call
+	Lent    int    // sessions that are lent, to one call or to several
+	Calls   int    // leases on them
 	Opening int    // permissions to open that are given and not used yet
+	Ending  int    // sessions told to retire that have not ended yet: the peer still has them
 	Waiting int    // calls that wait
 	Opened  uint64 // sessions opened since the group was last without session and call; see Totals
 }
 
 // Totals counts what happened since the pool was made. Every session that was opened is counted once
-// more, in Retired or in Killed, as soon as it no longer counts against its group's limit.
+// more, in Retired or in Killed, as soon as it is told to end.
 type Totals struct {
 	Opened  uint64 // sessions opened
-	Reused  uint64 // leases of sessions that had served a call before
+	Reused  uint64 // leases of sessions that another call had used before, or was using
 	Retired uint64 // sessions told to end in an orderly way
 	Killed  uint64 // sessions cut instead
 	Dead    uint64 // those of Killed that were found dead when they were to be lent again
 	Ending  int    // at this moment: sessions told to end that have not ended yet
 }
 
-// Stats returns the groups that have a session, a lease or a waiting call, in order of name.
+// Stats returns the groups that have a session, a lease or a waiting call, in order of name. Those that
+// have nothing but sessions that are ending are left out; Totals counts them.
 func (p *Pool[S]) Stats() []GroupStats {
 	p.mu.Lock()
 	stats := make([]GroupStats, 0, len(p.groups))
@@ -40,7 +44,9 @@ func (p *Pool[S]) Stats() []GroupStats {
 			Limit:   g.limit,
 			Idle:    g.idle.len,
 			Lent:    g.present() - g.idle.len - g.opening,
+			Calls:   g.calls,
 			Opening: g.opening,
+			Ending:  g.ending,
 			Waiting: g.waiting.len,
 			Opened:  g.opened,
 		})
