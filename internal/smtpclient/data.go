@@ -111,7 +111,7 @@ func (t *transfer) sendContent() *TransactionError {
 	switch {
 	case c.open != nil:
 		return t.sendStream()
-	case c.asIs:
+	case c.asIs(dotted):
 		return t.sendAsIs(c.bytes)
 	}
 	var e encoder
@@ -124,7 +124,8 @@ func (t *transfer) sendContent() *TransactionError {
 // sendAsIs sends what needs no encoding: a small content together with its end, most of a large one from
 // where it lies.
 func (t *transfer) sendAsIs(b []byte) *TransactionError {
-	size := int64(len(b))
+	var e encoder
+	e.pass(b)
 	for len(b) > outSize/2 {
 		n := min(len(b), outSize)
 		if failed := t.put(b[:n]); failed != nil {
@@ -133,7 +134,7 @@ func (t *transfer) sendAsIs(b []byte) *TransactionError {
 		b = b[n:]
 	}
 	t.s.out = append(t.s.out, b...)
-	return t.sendEnd(&encoder{written: size})
+	return t.sendEnd(&e)
 }
 
 // encode puts a part of the content into the buffer, and writes the buffer when it is full.
