@@ -4,199 +4,169 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 	"testing/iotest"
 )
 
-// encodeIn encodes in pieces of a size.
-func encodeIn(in []byte, size int) []byte {
-	var e encoder
-	var out []byte
-	for len(in) > 0 {
-		n := min(size, len(in))
-		out = e.add(out, in[:n])
-		in = in[n:]
-	}
-	return e.end(out)
-}
-
-func TestEncode(t *testing.T) {
-	tests := []struct{ in, want string }{
-		{"", ".\r\n"},
-		{"a\r\n", "a\r\n.\r\n"},
-		{"a", "a\r\n.\r\n"},
-		{"a\r", "a \r\n.\r\n"},
-		{"\r", " \r\n.\r\n"},
-		{"\n", "\r\n.\r\n"},
-		{"a\nb", "a\r\nb\r\n.\r\n"},
-		{"a\rb\r\n", "a b\r\n.\r\n"},
-		{"a\r\r\n", "a \r\n.\r\n"},
-		{"a\r\n\r", "a\r\n \r\n.\r\n"},
-		{".", "..\r\n.\r\n"},
-		{".\r\n", "..\r\n.\r\n"},
-		{"a.\r\n..\r\n", "a.\r\n...\r\n.\r\n"},
-		{"a\n.\n", "a\r\n..\r\n.\r\n"},
-		{"a\r.\r\n", "a .\r\n.\r\n"},
-		{"a\r.\r", "a . \r\n.\r\n"},
-		{"a\r\n.\rb", "a\r\n.. b\r\n.\r\n"},
-	}
-	for _, test := range tests {
-		for _, size := range []int{1, 2, 100} {
-			if got := encodeIn([]byte(test.in), size); string(got) != test.want {
-				t.Errorf("%q in pieces of %d: got %q, want %q", test.in, size, got, test.want)
-			}
-		}
-	}
-}
-
-// normal is the content as it should arrive: written the slow way.
-func normal(in []byte) []byte {
-	var out []byte
+// slowFacts finds the facts byte by byte. normal is what the content becomes.
+func slowFacts(in, normal []byte) facts {
+	f := facts{wireSize: int64(len(normal))}
 	for i, c := range in {
-		switch {
-		case c == '\r' && (i+1 == len(in) || in[i+1] != '\n'):
-			out = append(out, ' ')
-		case c == '\r':
-		case c == '\n':
-			out = append(out, "\r\n"...)
-		default:
-			out = append(out, c)
+		f.has8Bit = f.has8Bit || c >= 0x80
+		f.hasNUL = f.hasNUL || c == 0
+		if c == '\r' && (i+1 == len(in) || in[i+1] != '\n') || c == '\n' && (i == 0 || in[i-1] != '\r') {
+			f.stray = true
 		}
 	}
-	if len(out) > 0 && !bytes.HasSuffix(out, []byte("\r\n")) {
-		out = append(out, "\r\n"...)
+	length := 0
+	for i, c := range normal {
+		if c == '.' && (i == 0 || normal[i-1] == '\n') {
+			f.dots = true
+		}
+		length++
+		if c == '\n' {
+			f.longLines = f.longLines || length > 998+2
+			length = 0
+		}
 	}
-	return out
+	return f
 }
 
-// unstuff reads data as the laxest server might: any of the line ends that servers have been known to
-// take ends a line, and a lone dot between any two of them ends the data. It returns what came before.
-func unstuff(wire []byte, isEnd func(b []byte, i int) int) (content []byte, rest []byte, ok bool) {
-	lineStart := true
-	for i := 0; i < len(wire); {
-		if lineStart && wire[i] == '.' {
-			if n := isEnd(wire, i+1); n > 0 {
-				return content, wire[i+1+n:], true
-			}
-			i++
-			lineStart = false
-			continue
-		}
-		if n := isEnd(wire, i); n > 0 {
-			content = append(content, wire[i:i+n]...)
-			i += n
-			lineStart = true
-			continue
-		}
-		lineStart = false
-		content = append(content, wire[i])
-		i++
-	}
-	return content, nil, false
-}
-
-var lineEnds = map[string]func(b []byte, i int) int{
-	"CRLF": func(b []byte, i int) int {
-		if bytes.HasPrefix(b[i:], []byte("\r\n")) {
-			return 2
-		}
-		return 0
-	},
-	"LF": func(b []byte, i int) int {
-		switch {
-		case bytes.HasPrefix(b[i:], []byte("\r\n")):
-			return 2
-		case bytes.HasPrefix(b[i:], []byte("\n")):
-			return 1
-		}
-		return 0
-	},
-	"CR": func(b []byte, i int) int {
-		switch {
-		case bytes.HasPrefix(b[i:], []byte("\r\n")):
-			return 2
-		case bytes.HasPrefix(b[i:], []byte("\r")):
-			return 1
-		}
-		return 0
-	},
-	"CR*LF": func(b []byte, i int) int {
-		n := i
-		for n < len(b) && b[n] == '\r' {
-			n++
-		}
-		if n < len(b) && b[n] == '\n' {
-			return n + 1 - i
-		}
-		return 0
-	},
-}
-
-// FuzzContent: whatever a content holds and however it is cut, what goes out holds no bare CR or LF and
-// is one message to every server, the same normalised one, of the size that was declared.
-func FuzzContent(f *testing.F) {
-	for _, s := range []string{"", ".", "\r", "\n", ".\r\n", "a\r\n.\r\nb", "a\n.\nMAIL FROM:<>\r\n", "a\r.\r", "a\r\r\n.\r\r\n", "\x00\xff", "a\r\n\r\n"} {
-		f.Add([]byte(s), uint16(1))
-		f.Add([]byte(s), uint16(0x302))
-	}
-	f.Fuzz(func(t *testing.T, in []byte, cut uint16) {
-		size := int(cut)%len(append(in, 0)) + 1
-		wire := encodeIn(in, size)
-		want := normal(in)
-		for i, c := range wire {
-			if c == '\r' && (i+1 == len(wire) || wire[i+1] != '\n') || c == '\n' && (i == 0 || wire[i-1] != '\r') {
-				t.Fatalf("a bare CR or LF at %d of %q", i, wire)
-			}
-		}
-		for name, isEnd := range lineEnds {
-			got, rest, ok := unstuff(wire, isEnd)
-			if !ok || len(rest) > 0 || !bytes.Equal(got, want) {
-				t.Fatalf("%s: %q becomes %q and %q is left, want %q", name, wire, got, rest, want)
-			}
-		}
-		checkFacts(t, BytesContent(in), in, want)
-		checkFacts(t, StreamContent(int64(len(in)), func() (io.ReadCloser, error) {
-			return io.NopCloser(&piecesReader{in, size}), nil
-		}), in, want)
-	})
-}
-
-func checkFacts(t *testing.T, c *Content, in, want []byte) {
+// checkFacts holds what Inspect finds against what slowFacts does.
+func checkFacts(t *testing.T, what string, c *Content, in []byte) {
 	t.Helper()
 	if err := c.Inspect(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if c.WireSize() != int64(len(want)) {
-		t.Fatalf("the size of %q is %d, want %d", in, c.WireSize(), len(want))
+	want := slowFacts(in, normal(in))
+	if c.facts != want {
+		t.Fatalf("%s: %s has %+v, want %+v", what, short(in), c.facts, want)
 	}
-	if changed := !bytes.Equal(want, in) && !bytes.Equal(want, append(bytes.Clone(in), "\r\n"...)); c.Changed() != changed {
-		t.Fatalf("changed is %v for %q", c.Changed(), in)
+	if c.Has8Bit() != want.has8Bit || c.HasNUL() != want.hasNUL || c.HasLongLines() != want.longLines ||
+		c.HasStray() != want.stray || c.Changed() != want.stray || c.WireSize() != want.wireSize {
+		t.Fatalf("%s: the methods do not say what the facts %+v do", what, want)
 	}
-	if high := bytes.ContainsFunc(in, func(r rune) bool { return r > 127 }); c.Has8Bit() != high {
-		t.Fatalf("8-bit is %v for %q", c.Has8Bit(), in)
+	sizes := []int64{dotted: want.wireSize, chunked: want.wireSize, verbatim: int64(len(in))}
+	for kind, size := range sizes {
+		if got := c.sizeAs(encoding(kind)); got != size {
+			t.Fatalf("%s: %s encoded as %d has %d octets, want %d", what, short(in), kind, got, size)
+		}
 	}
-	if c.hasNUL != (bytes.IndexByte(in, 0) >= 0) {
-		t.Fatalf("NUL is %v for %q", c.hasNUL, in)
+}
+
+// short is how a content is shown: its end, where what matters usually stands.
+func short(in []byte) string {
+	if len(in) <= 200 {
+		return fmt.Sprintf("%q", in)
 	}
-	if c.asIs && !bytes.Equal(encodeIn(in, 1), append(bytes.Clone(in), ".\r\n"...)) {
-		t.Fatalf("%q cannot be sent as it is", in)
+	return fmt.Sprintf("(%d bytes) %q", len(in), in[len(in)-200:])
+}
+
+func TestInspect(t *testing.T) {
+	x := func(n int) string { return strings.Repeat("x", n) }
+	tests := []struct {
+		in   string
+		want facts
+	}{
+		{"", facts{}},
+		{"a", facts{wireSize: 3}},
+		{"a\r\n", facts{wireSize: 3}},
+		{"a\r", facts{wireSize: 4, stray: true}},
+		{"a\n", facts{wireSize: 3, stray: true}},
+		{"\r", facts{wireSize: 3, stray: true}},
+		{"\n\r", facts{wireSize: 5, stray: true}},
+		{"a\r\r\n", facts{wireSize: 4, stray: true}},
+		{"a\r\nb\nc\r\n", facts{wireSize: 9, stray: true}},
+		{".", facts{wireSize: 3, dots: true}},
+		{"a.\r\n", facts{wireSize: 4}},
+		{"a\n.b\n", facts{wireSize: 7, stray: true, dots: true}},
+		{"a\r\n.", facts{wireSize: 6, dots: true}},
+		{"a\r.\r\n", facts{wireSize: 5, stray: true}},
+		{"\x7f", facts{wireSize: 3}},
+		{"\x80", facts{wireSize: 3, has8Bit: true}},
+		{x(200) + "\xff" + x(9), facts{wireSize: 212, has8Bit: true}},
+		{x(200) + "\x00" + x(9), facts{wireSize: 212, hasNUL: true}},
+		{x(998) + "\r\n", facts{wireSize: 1000}},
+		{x(999) + "\r\n", facts{wireSize: 1001, longLines: true}},
+		{x(998) + "\n", facts{wireSize: 1000, stray: true}},
+		{x(999) + "\n", facts{wireSize: 1001, stray: true, longLines: true}},
+		{x(998), facts{wireSize: 1000}},
+		{x(999), facts{wireSize: 1001, longLines: true}},
+		{x(997) + "\r", facts{wireSize: 1000, stray: true}},
+		{x(998) + "\r", facts{wireSize: 1001, stray: true, longLines: true}},
+		{x(998) + "\r\r\n", facts{wireSize: 1001, stray: true, longLines: true}},
+		{x(600) + "\r" + x(600) + "\r\n", facts{wireSize: 1203, stray: true, longLines: true}},
+		{"." + x(997) + "\r\n", facts{wireSize: 1000, dots: true}},
+		{"a\r\n" + x(5*scanSize) + "\r\n", facts{wireSize: 5*scanSize + 5, longLines: true}},
+		// A line that begins in one block and ends in the next.
+		{x(scanSize-500) + "\r\n" + x(998) + "\r\na\r\n", facts{wireSize: scanSize + 505, longLines: true}},
+		{strings.Repeat("a\r\n", scanSize/3-200) + x(998) + "\r\na\r\n", facts{wireSize: (scanSize/3-200)*3 + 1003}},
+		{strings.Repeat("a\r\n", scanSize/3-200) + x(999) + "\r\na\r\n", facts{wireSize: (scanSize/3-200)*3 + 1004, longLines: true}},
+		// The next line end stands where the last line's length puts it, and another one before.
+		{x(10) + "\r\nabc\r\n.bcde\r\n", facts{wireSize: 24, dots: true}},
+		{x(10) + "\r\nabc\ndefgh\r\r\n", facts{wireSize: 25, stray: true}},
 	}
+	for _, test := range tests {
+		c := BytesContent([]byte(test.in))
+		checkFacts(t, "the table's", c, []byte(test.in)) // what the fuzzer trusts, against the table
+		if c.facts != test.want {
+			t.Errorf("%s: %+v, want %+v", short([]byte(test.in)), c.facts, test.want)
+		}
+		for _, size := range []int{1, 7, scanSize} {
+			checkFacts(t, "a stream's", piecesContent([]byte(test.in), []int{size}), []byte(test.in))
+		}
+	}
+}
+
+// A content held in memory is inspected and encoded without an allocation.
+func TestContentAllocates(t *testing.T) {
+	in := bytes.Repeat([]byte("a line\r\n.dots\nand \r strays\r\n"), 100)
+	out := make([]byte, 0, 2*len(in)+16)
+	if n := testing.AllocsPerRun(20, func() {
+		c := BytesContent(in)
+		if err := c.Inspect(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for kind := dotted; kind <= verbatim; kind++ {
+			e := encoder{kind: kind}
+			out = e.end(e.add(out[:0], in))
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// piecesContent is a stream whose reader yields pieces of the sizes, over and over.
+func piecesContent(in []byte, sizes []int) *Content {
+	return StreamContent(int64(len(in)), func() (io.ReadCloser, error) {
+		return io.NopCloser(&piecesReader{in, pieces(sizes)}), nil
+	})
 }
 
 type piecesReader struct {
 	in   []byte
-	size int
+	next func() int
 }
 
 func (r *piecesReader) Read(b []byte) (int, error) {
 	if len(r.in) == 0 {
 		return 0, io.EOF
 	}
-	n := copy(b, r.in[:min(r.size, len(r.in))])
+	n := copy(b, r.in[:min(r.next(), len(r.in))])
 	r.in = r.in[n:]
 	return n, nil
+}
+
+// pieces gives the sizes in turn, over and over.
+func pieces(sizes []int) func() int {
+	i := -1
+	return func() int {
+		i++
+		return max(sizes[i%len(sizes)], 1)
+	}
 }
 
 func TestInspectErrors(t *testing.T) {

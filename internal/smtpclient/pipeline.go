@@ -73,8 +73,6 @@ func (s *Session) enqueue(t *transfer) *TransactionError {
 	if s.stopped || s.killed.Load() {
 		return unsent(fmt.Errorf("the session is not usable: %w", net.ErrClosed))
 	}
-	t.chunked = s.chunks
-	t.lmtp = s.cfg.LMTP
 	s.queue.push(t)
 	s.kick()
 	return nil
@@ -180,7 +178,7 @@ func (t *transfer) undecided() (n int) {
 // finish takes the first transfer from the line and wakes its caller. The lock is held.
 func (s *Session) finish(t *transfer) {
 	s.flight.pop()
-	s.inFlight -= t.content.WireSize()
+	s.inFlight -= t.size
 	if s.sending == t {
 		s.sending = nil
 	}

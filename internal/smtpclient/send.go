@@ -45,7 +45,7 @@ func (s *Session) begins(t *transfer) bool {
 	case t.chunked:
 		// Where all recipients of the one before are refused its transaction stays open, and this content
 		// would be taken under that one's sender: so RSET comes first.
-		return !s.cfg.NoReset && s.inFlight+t.content.WireSize() <= maxFlightBytes
+		return !s.cfg.NoReset && s.inFlight+t.size <= maxFlightBytes
 	}
 	return true
 }
@@ -71,10 +71,9 @@ func (s *Session) goesOn(t *transfer) bool {
 // beginNext takes the next transfer out of the queue. The lock is held.
 func (s *Session) beginNext() *transfer {
 	t := s.queue.pop()
-	size := t.content.WireSize()
 	t.speculative = s.flight.head != nil
 	pause := s.finished > 0 && !t.speculative && time.Since(s.last) > carefulAfter
-	t.careful = !s.pipelined || size > maxSpeculation || pause
+	t.careful = !s.pipelined || t.size > maxSpeculation || pause
 	t.sent = stepMail
 	if s.open && !t.speculative || t.speculative && t.chunked {
 		t.sent = stepReset
@@ -82,7 +81,7 @@ func (s *Session) beginNext() *transfer {
 	t.due = t.sent
 	t.end = s.position()
 	s.flight.push(t)
-	s.inFlight += size
+	s.inFlight += t.size
 	s.sending = t
 	return t
 }
@@ -192,7 +191,7 @@ func (s *Session) sendContent(t *transfer) {
 		err = errCut
 	case c.open != nil:
 		err = s.sendStream(t)
-	case c.asIs && len(c.bytes) > maxCopied:
+	case len(c.bytes) > maxCopied && c.asIs(t.kind):
 		err = s.sendInPlace(t)
 	default:
 		err = s.sendBytes(t)
@@ -214,7 +213,7 @@ var errCut = errors.New("the connection is ending")
 func (s *Session) appendBDAT(t *transfer) {
 	before := len(s.out.bytes)
 	s.out.bytes = append(s.out.bytes, "BDAT "...)
-	s.out.bytes = strconv.AppendInt(s.out.bytes, t.content.WireSize(), 10)
+	s.out.bytes = strconv.AppendInt(s.out.bytes, t.size, 10)
 	s.out.bytes = append(s.out.bytes, " LAST"...)
 	s.endCommand(len(s.out.bytes) - before)
 }
@@ -274,14 +273,8 @@ func (s *Session) interrupted() bool {
 
 // sendBytes encodes a content that lies in memory. The lock is held.
 func (s *Session) sendBytes(t *transfer) error {
-	e := encoder{plain: t.chunked}
-	c := t.content
-	if c.asIs {
-		s.out.bytes = append(s.out.bytes, c.bytes...)
-		e.written = int64(len(c.bytes))
-		return s.sendEnd(t, &e)
-	}
-	for src := c.bytes; len(src) > 0; {
+	e := encoder{kind: t.kind}
+	for src := t.content.bytes; len(src) > 0; {
 		n := min(len(src), blockSize)
 		if err := s.encode(t, &e, src[:n]); err != nil {
 			return err
@@ -309,33 +302,37 @@ func (s *Session) encode(t *transfer, e *encoder, block []byte) error {
 
 // sendInPlace writes a large content from where it lies. The lock is held.
 func (s *Session) sendInPlace(t *transfer) error {
-	rest, size := t.content.bytes, t.content.WireSize()
-	chunked := t.chunked
-	for len(rest) > 0 {
+	e := encoder{kind: t.kind}
+	rest := t.content.bytes
+	e.pass(rest)
+	for {
 		if s.stopped {
 			return errCut
 		}
 		piece := rest[:min(len(rest), maxWritten)]
 		rest = rest[len(piece):]
-		if len(rest) == 0 && chunked {
-			s.sentContent(size)
+		if len(rest) == 0 && t.chunked && !e.midLine {
+			// This is the end: from the write on the reply may come, and t be settled.
+			s.sentContent(t.size)
 			s.ended(t)
+			t.end += int64(len(piece))
+			s.flushWith(piece)
+			return nil
 		}
 		t.end = s.position() + int64(len(piece))
-		if !s.flushWith(piece) { // from here on t may be settled, if it has ended
+		if !s.flushWith(piece) {
 			return errCut
 		}
+		if len(rest) == 0 {
+			return s.sendEnd(t, &e)
+		}
 	}
-	if chunked {
-		return nil
-	}
-	return s.sendEnd(t, &encoder{written: size})
 }
 
 // sendStream encodes a content that is read from its body, with the lock released while it is read. The
 // lock is held.
 func (s *Session) sendStream(t *transfer) (err error) {
-	e := encoder{plain: t.chunked}
+	e := encoder{kind: t.kind}
 	s.mu.Unlock()
 	err = t.readBody(s.out.borrowBlock(), func(block []byte) error {
 		s.mu.Lock()
@@ -366,7 +363,7 @@ var errBodyChanged = errors.New("the body reads differently than it did before")
 // held.
 func (s *Session) sendEnd(t *transfer, e *encoder) error {
 	s.out.bytes = e.end(s.out.bytes)
-	if e.written != t.content.WireSize() { // not what was declared, nor what was inspected
+	if e.written != t.size { // not what was declared, nor what was inspected
 		return errBodyChanged
 	}
 	if !t.chunked && e.written > outSize && s.interrupted() {

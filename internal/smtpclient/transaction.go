@@ -65,7 +65,9 @@ type transfer struct {
 	content *Content
 	tx      *Transaction
 	rcpts   []rcptState
-	chunked bool // the content goes by BDAT
+	kind    encoding // of the content
+	chunked bool     // it goes by BDAT
+	size    int64    // as RFC 1870 section 3 counts it
 	lmtp    bool
 	done    chan struct{}
 	next    *transfer // behind it in line
@@ -455,6 +457,11 @@ func (s *Session) Send(ctx context.Context, env *Envelope, c *Content) *Transact
 	if !s.admit(t) {
 		return t.settled()
 	}
+	t.kind, t.chunked, t.lmtp = dotted, s.chunks, s.cfg.LMTP
+	if s.chunks {
+		t.kind = chunked
+	}
+	t.size = c.sizeAs(t.kind)
 	if err := s.enqueue(t); err != nil {
 		t.fail(err, false, true)
 		return t.settled()
