@@ -38,6 +38,10 @@ type Info struct {
 	LocalAddr, RemoteAddr string
 	// PipeliningUsed: the commands of a transaction go out in one group.
 	PipeliningUsed bool
+	// MaxRcpts, MaxMails and MaxRcptDomains are what the peer takes by its own word (RFC 9422): recipients
+	// in a transaction, transactions in a session, domains of recipients in a transaction. 0 means that it
+	// has named no limit. Send does not look at them: dividing a message is the caller's.
+	MaxRcpts, MaxMails, MaxRcptDomains int
 }
 
 // Info returns what is known of the session.
@@ -49,6 +53,9 @@ func (s *Session) Info() Info {
 		LocalAddr:      addrText(s.raw.LocalAddr()),
 		RemoteAddr:     addrText(s.raw.RemoteAddr()),
 		PipeliningUsed: s.pipelines(),
+		MaxRcpts:       s.ext.limit("RCPTMAX"),
+		MaxMails:       s.ext.limit("MAILMAX"),
+		MaxRcptDomains: s.ext.limit("RCPTDOMAINMAX"),
 	}
 }
 
@@ -62,8 +69,11 @@ func addrText(a net.Addr) string {
 func (s *Session) pipelines() bool { return s.ext.has("PIPELINING") && !s.cfg.DisablePipelining }
 
 // Usable reports whether another transaction may be begun: not after a failure of the connection, not
-// after a 421, not once the peer was out of step, not after Close or Quit.
-func (s *Session) Usable() bool { return !s.broken && !s.killed.Load() }
+// after a 421, not once the peer was out of step, not after Close or Quit. A peer whose replies are odd
+// gets one transaction: its verdicts can be told, but not that the next one would be in step.
+func (s *Session) Usable() bool {
+	return !s.broken && !s.killed.Load() && (s.odd == nil || !s.used)
+}
 
 // Capacity is how many calls of Send the session serves at once now, at least 1. It changes with what the
 // peer proves able to bear.

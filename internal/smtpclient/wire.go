@@ -42,6 +42,8 @@ type wire struct {
 
 	trace Trace
 	log   transcript
+
+	odd error // what was wrong with the last odd reply
 }
 
 func (w *wire) borrow() { w.buffers = bufferPool.Get().(*buffers) }
@@ -104,11 +106,14 @@ func (w *wire) readReply(d time.Duration) (reply, error) {
 			}
 			continue
 		}
-		w.received(line)
+		w.received(bytes.TrimSuffix(line, []byte("\r")))
 		done, err := p.add(line)
 		w.text = p.text
 		if err != nil {
 			return reply{}, err
+		}
+		if p.odd != nil {
+			w.odd = p.odd
 		}
 		if done {
 			return p.reply, nil
@@ -116,7 +121,7 @@ func (w *wire) readReply(d time.Duration) (reply, error) {
 	}
 }
 
-// line cuts the next line out of what was received, without its CRLF. ok is false where none is whole.
+// line cuts the next line out of what was received, without its LF. ok is false where none is whole.
 func (w *wire) line() (line []byte, ok bool, err error) {
 	i := bytes.IndexByte(w.in[w.r:w.w], '\n')
 	if i < 0 {
@@ -126,11 +131,8 @@ func (w *wire) line() (line []byte, ok bool, err error) {
 		return nil, false, nil
 	}
 	line = w.in[w.r : w.r+i]
-	if i == 0 || line[i-1] != '\r' {
-		return nil, false, errBareLF
-	}
 	w.r += i + 1
-	return line[:i-1], true, nil
+	return line, true, nil
 }
 
 // fill reads what the peer has sent.
