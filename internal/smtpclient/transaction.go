@@ -200,7 +200,7 @@ func (t *transfer) admit() bool {
 	for i := range t.rcpts {
 		reply := whole
 		if reply == nil {
-			reply = t.s.judgeRcpt(&t.env.Rcpts[i])
+			reply = t.s.judgeRcpt(t.env, i)
 		}
 		if reply == nil {
 			remain = true
