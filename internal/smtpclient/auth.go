@@ -10,9 +10,6 @@ import (
 	"github.com/emersion/go-sasl"
 )
 
-// maxAuthSteps is how many questions a peer may ask: LOGIN has two.
-const maxAuthSteps = 4
-
 // authenticate says AUTH where it is asked for and safe.
 func (s *Session) authenticate() *OpenError {
 	auth := s.cfg.Auth
@@ -35,8 +32,8 @@ func (s *Session) authenticate() *OpenError {
 		s.secret("AUTH "+mechanism+" ", initial)
 	}
 	r, failed := s.exchange(StageAuth, s.timeouts.Auth)
-	for step := 0; failed == nil && r.code == 334; step++ {
-		response, err := answer(client, &r, step)
+	for failed == nil && r.code == 334 {
+		response, err := answer(client, &r)
 		if err != nil {
 			return s.cancelAuth(fmt.Errorf("AUTH %s: %w", mechanism, err))
 		}
@@ -74,11 +71,8 @@ func (s *Session) mechanism(auth *Auth) sasl.Client {
 	return sasl.NewPlainClient("", auth.Username, auth.Password)
 }
 
-// answer answers a question of the peer.
-func answer(client sasl.Client, r *reply, step int) ([]byte, error) {
-	if step >= maxAuthSteps {
-		return nil, errors.New("the peer asks for ever")
-	}
+// answer answers a question of the peer. PLAIN has an answer to none, LOGIN to two.
+func answer(client sasl.Client, r *reply) ([]byte, error) {
 	challenge, err := base64.StdEncoding.DecodeString(string(r.text))
 	if err != nil {
 		return nil, fmt.Errorf("the peer's question is not base64: %w", err)
@@ -95,20 +89,22 @@ func (s *Session) cancelAuth(why error) *OpenError {
 	return s.leave(&OpenError{Stage: StageAuth, Err: why})
 }
 
-// loginPrompts gives the user name to the first question of LOGIN, however it is worded, and knows the
-// second one in the wordings that servers use.
+// loginPrompts gives the user name to the first question of LOGIN, however it is worded, and the
+// password to the second one, in the wordings that servers use.
 type loginPrompts struct {
 	sasl.Client
 	username []byte
-	asked    bool
+	asked    int
 }
 
 func (l *loginPrompts) Next(challenge []byte) ([]byte, error) {
-	if !l.asked {
-		l.asked = true
+	l.asked++
+	switch {
+	case l.asked == 1:
 		return l.username, nil
-	}
-	if strings.EqualFold(strings.Trim(string(challenge), ": \x00"), "password") {
+	case l.asked > 2:
+		return nil, sasl.ErrUnexpectedServerChallenge
+	case strings.EqualFold(strings.Trim(string(challenge), ": \x00"), "password"):
 		challenge = []byte("Password:")
 	}
 	return l.Client.Next(challenge)

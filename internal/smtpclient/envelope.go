@@ -36,8 +36,9 @@ type Rcpt struct {
 	//   - RequireRecipientValidSince goes out where the peer offers RRVS (RFC 7293), and is left out where not.
 	//   - DeliverBy and MTPriority are parameters of MAIL (RFC 2852, RFC 6710), where the peer offers
 	//     DELIVERBY and MT-PRIORITY. Recipients that differ in them cannot share a transaction: those that are
-	//     not like the first get a local 452 4.5.3. A message that must be returned when it is late does not go
-	//     to a peer that promises nothing.
+	//     not like the first get a local 452 4.5.3. A peer that refuses MAIL for them is asked once more, with
+	//     the parameters at RCPT. A message that must be returned when it is late does not go to a peer that
+	//     promises nothing.
 	Options *smtp.RcptOptions
 }
 

@@ -91,8 +91,16 @@ type mailParams struct {
 	priority    int
 }
 
-// mailParams returns those that this peer is told.
+// mailParams returns those that this peer is told with MAIL.
 func (s *Session) mailParams(r *Rcpt) (p mailParams) {
+	if s.paramsWithRcpt {
+		return p
+	}
+	return s.offeredParams(r)
+}
+
+// offeredParams returns those that this peer offers to take.
+func (s *Session) offeredParams(r *Rcpt) (p mailParams) {
 	if r.Options == nil {
 		return p
 	}
@@ -103,6 +111,22 @@ func (s *Session) mailParams(r *Rcpt) (p mailParams) {
 		p.hasPriority, p.priority = true, *priority
 	}
 	return p
+}
+
+// movesParams reports whether a peer refused MAIL for want of understanding its parameters, so that the
+// transaction can be begun anew with them at RCPT: where go-smtp's types hold them, some servers read
+// them. It says so once in a session.
+func (s *Session) movesParams(env *Envelope, r *reply) bool {
+	switch r.code {
+	case 500, 501, 504, 555:
+	default:
+		return false
+	}
+	if s.mailParams(&env.Rcpts[0]) == (mailParams{}) {
+		return false
+	}
+	s.paramsWithRcpt = true
+	return true
 }
 
 // append appends the parameters.
@@ -209,6 +233,10 @@ func (t *transfer) appendRcpt(b []byte, r *Rcpt) []byte {
 	}
 	if since := r.Options.RequireRecipientValidSince; t.s.ext.has("RRVS") && !since.IsZero() {
 		b = since.UTC().AppendFormat(append(b, " RRVS="...), time.RFC3339)
+	}
+	if t.s.paramsWithRcpt {
+		params := t.s.offeredParams(r)
+		b = params.append(b)
 	}
 	return b
 }

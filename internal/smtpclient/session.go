@@ -18,6 +18,8 @@ type Session struct {
 	ext      extensions
 	tls      *tls.ConnectionState
 	verified bool
+	// paramsWithRcpt: the peer reads BY and MT-PRIORITY at RCPT instead of at MAIL.
+	paramsWithRcpt bool
 
 	used   bool // a transaction was begun
 	turn   chan struct{}

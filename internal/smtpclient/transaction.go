@@ -66,6 +66,7 @@ type transfer struct {
 	writeErr    error // what is said now may be read, but no more can be sent
 	writeLimit  time.Duration
 	mailRefused bool
+	beginAnew   bool   // MAIL was refused for parameters that have another place
 	accepted    int    // recipients that were accepted by RCPT
 	data        int    // the first digit of the reply to DATA; 0 before
 	ended       bool   // the last byte of the end of the data may have left
@@ -175,7 +176,7 @@ func (t *transfer) run() {
 		t.sent, t.due = stepMail, stepMail
 	}
 	t.s.used, t.s.open = true, true
-	if !t.offer() {
+	if !t.offer() || t.beginAnew && t.data != 3 && t.accepted == 0 && t.leaving == nil && !t.repeat() {
 		return
 	}
 	switch {
@@ -190,6 +191,18 @@ func (t *transfer) run() {
 	default:
 		t.deliver()
 	}
+}
+
+// repeat holds the dialogue once more, from the beginning and for the same recipients.
+func (t *transfer) repeat() bool {
+	for i := range t.rcpts {
+		if t.rcpts[i] != rcptLocal {
+			t.rcpts[i], t.tx.Results[i] = rcptOpen, Result{}
+		}
+	}
+	t.mailRefused, t.beginAnew, t.data = false, false, 0
+	t.sent, t.due = stepMail, stepMail
+	return t.offer()
 }
 
 // admit gives their results to the recipients for whom the peer need not be asked. It reports whether
@@ -339,6 +352,7 @@ func (t *transfer) judge(at step, r *reply) error {
 	case at == stepMail:
 		if r.class() != 2 {
 			t.mailRefused = true
+			t.beginAnew = t.s.movesParams(t.env, r)
 			t.decide("MAIL", r, rcptOpen)
 		}
 	case at == t.stepData():
