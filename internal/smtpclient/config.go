@@ -69,7 +69,8 @@ func (t Timeouts) withDefaults() Timeouts {
 	}
 }
 
-// Auth asks for AUTH PLAIN (RFC 4616), with an initial response, whether or not the peer offers it.
+// Auth asks for authentication: with AUTH LOGIN where the peer offers that and not PLAIN, else with AUTH
+// PLAIN (RFC 4616) and an initial response, whether or not the peer offers it.
 type Auth struct {
 	Username, Password string
 	// AllowWithoutTLS lets the password go out in clear.

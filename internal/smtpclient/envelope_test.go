@@ -3,21 +3,24 @@ package smtpclient
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"regexp"
 	"strings"
 	"testing"
-	"unicode/utf8"
+	"time"
+	"unicode"
 
 	"github.com/emersion/go-smtp"
 )
 
-var everything = extensions{"SIZE": "", "8BITMIME": "", "SMTPUTF8": "", "DSN": "", "AUTH": "PLAIN", "PIPELINING": ""}
+var everything = extensions{"SIZE": "", "8BITMIME": "", "SMTPUTF8": "", "DSN": "", "AUTH": "PLAIN", "PIPELINING": "",
+	"CHUNKING": "", "BINARYMIME": "", "REQUIRETLS": "", "DELIVERBY": "", "MT-PRIORITY": "MIXER", "RRVS": ""}
 
 // fields takes a command apart: the verb, the path without angle brackets, the parameters.
 func fields(t *testing.T, line, verb string) (address string, params map[string]string) {
 	t.Helper()
-	if strings.ContainsAny(line, "\r\n\x00") {
+	if strings.ContainsFunc(line, unicode.IsControl) || len(line) > 4096-len("\r\n") {
 		t.Fatalf("%q is not one line", line)
 	}
 	rest, ok := strings.CutPrefix(line, verb+":<")
@@ -76,70 +79,106 @@ func unxtextUTF8(s string) string {
 	})
 }
 
-// FuzzCommands: no value gets out of its place. A message that is admitted makes commands of one line
+// FuzzEnvelope: no value gets out of its place. A message that is admitted makes commands of one line
 // each, from which a reader gets back exactly what was put in, and no parameter that was not.
-func FuzzCommands(f *testing.F) {
-	f.Add("a@b", "c@d", "envid", "auth@x", "orig@x", "NEVER", "RFC822", "FULL")
-	f.Add("", `"a b>"@c`, "a b", "", "ü@x", "", "UTF-8", "HDRS")
-	f.Add("a> SIZE=1@b", "c@d\r\nDATA", "x\r\ny", "<>", "a+b=c", "NEVER ORCPT=x", "x;y", "FULL X")
-	f.Add(`"`, `"\`, "\\x{41}", "\xff", "\\", "", "", "")
-	f.Fuzz(func(t *testing.T, from, to, envid, auth, orig, notify, kind, ret string) {
-		s := &Session{cfg: &Config{}, ext: everything}
-		c := BytesContent([]byte("x"))
+func FuzzEnvelope(f *testing.F) {
+	f.Add("a@b", "c@d", "envid", "auth@x", "orig@x", "NEVER", "RFC822", "FULL", int64(60), "R", 3, int64(0), "")
+	f.Add("", `"a b>"@c`, "a b", "", "ü@x", "", "UTF-8", "HDRS", int64(-5), "N", -9, int64(1_700_000_000), "8BITMIME")
+	f.Add("a> SIZE=1@b", "c@d\r\nDATA", "x\r\ny", "<>", "a+b=c", "NEVER ORCPT=x", "x;y", "FULL X", int64(1), "R X", 100, int64(1), "X")
+	f.Add(`"`, `"\`, "\\x{41}", "\xff", "\\", "", "", "", int64(0), "", 0, int64(-1)<<60, "BINARYMIME")
+	f.Add(`"a"b@c`, `a\@b`, "", `a b@c`, "\x01", "FAILURE", "RFC822", "", int64(1)<<40, "N", 0, int64(-62135596801), "")
+	f.Fuzz(func(t *testing.T, from, to, envid, auth, orig, notify, kind, ret string, by int64, mode string, priority int, since int64, body string) {
+		s := &Session{cfg: &Config{}, ext: everything, verified: true}
+		c := BytesContent([]byte("x\x80"))
 		c.Inspect(t.Context())
-		env := &Envelope{
-			From:    from,
-			Options: &smtp.MailOptions{EnvelopeID: envid, Auth: &auth, Return: smtp.DSNReturn(ret)},
-			Rcpts: []Rcpt{{Address: to, Options: &smtp.RcptOptions{
-				OriginalRecipient: orig, OriginalRecipientType: smtp.DSNAddressType(kind)}}},
+		by %= 2e9 // further seconds overflow the Duration, not the parameter
+		rcpt := &smtp.RcptOptions{OriginalRecipient: orig, OriginalRecipientType: smtp.DSNAddressType(kind), MTPriority: &priority}
+		if mode != "" {
+			rcpt.DeliverBy = &smtp.DeliverByOptions{Time: time.Duration(by) * time.Second, Mode: smtp.DeliverByMode(mode), Trace: true}
 		}
 		if notify != "" {
-			env.Rcpts[0].Options.Notify = []smtp.DSNNotify{smtp.DSNNotify(notify), smtp.DSNNotifySuccess}
+			rcpt.Notify = []smtp.DSNNotify{smtp.DSNNotify(notify), smtp.DSNNotifySuccess}
+		}
+		if since != 0 {
+			rcpt.RequireRecipientValidSince = time.Unix(since, 0)
+		}
+		env := &Envelope{
+			From: from,
+			Options: &smtp.MailOptions{EnvelopeID: envid, Auth: &auth, Return: smtp.DSNReturn(ret), RequireTLS: true,
+				Body: smtp.BodyType(body)},
+			Rcpts: []Rcpt{{Address: to, Options: rcpt}},
 		}
 		tr := &transfer{env: env, content: c, rcpts: make([]rcptState, 1)}
-		if s.judgeMessage(env, c) == nil {
-			address, params := fields(t, string(s.appendMail(nil, tr)), "MAIL FROM")
-			want := map[string]string{"SIZE": "3"}
-			if ret != "" {
-				want["RET"] = ret
-			}
-			if envid != "" {
-				want["ENVID"] = envid
-			}
-			want["AUTH"] = auth
-			if params["AUTH"] == "<>" {
-				params["AUTH"] = ""
-			}
-			if tr.needsUTF8() {
-				want["SMTPUTF8"] = ""
-			}
-			if address != from {
-				t.Fatalf("%q became %q", from, address)
-			}
-			checkParams(t, params, want, unxtext)
+		if s.judgeMessage(env, c) != nil || s.judgeRcpt(env, 0) != nil {
+			return
 		}
-		if s.judgeRcpt(&env.Rcpts[0]) == nil {
-			address, params := fields(t, string(s.appendRcpt(nil, &env.Rcpts[0])), "RCPT TO")
-			want := map[string]string{}
-			if notify != "" {
-				want["NOTIFY"] = notify + ",SUCCESS"
-			}
-			decode := unxtext
-			if orig != "" {
-				want["ORCPT"] = "rfc822;" + orig
-				if kind == "UTF-8" {
-					want["ORCPT"], decode = "utf-8;"+strings.ToValidUTF8(orig, "\ufffd"), unxtextUTF8
-					if !utf8.ValidString(orig) {
-						return // each bad byte is a character of its own
-					}
-				}
-			}
-			if address != to {
-				t.Fatalf("%q became %q", to, address)
-			}
-			checkParams(t, params, want, decode)
+		address, params := fields(t, string(s.appendMail(nil, tr)), "MAIL FROM")
+		if address != from {
+			t.Fatalf("%q became %q", from, address)
 		}
+		want := map[string]string{"SIZE": "4", "BODY": "8BITMIME", "REQUIRETLS": "", "MT-PRIORITY": fmt.Sprint(priority), "AUTH": auth}
+		if body == "BINARYMIME" {
+			want["SIZE"], want["BODY"] = "2", body
+		}
+		if ret != "" {
+			want["RET"] = ret
+		}
+		if envid != "" {
+			want["ENVID"] = envid
+		}
+		if mode != "" {
+			want["BY"] = fmt.Sprintf("%d;%sT", by, mode)
+		}
+		if tr.needsUTF8() {
+			want["SMTPUTF8"] = ""
+		}
+		switch got := unquoted(unxtext(params["AUTH"])); {
+		case got == auth, got == unquoted(auth):
+			params["AUTH"], want["AUTH"] = "", ""
+		case params["AUTH"] == "<>" && !isMailbox(auth):
+			params["AUTH"], want["AUTH"] = "", ""
+		}
+		checkParams(t, params, want, unxtext)
+
+		address, params = fields(t, string(s.appendRcpt(nil, &env.Rcpts[0])), "RCPT TO")
+		if address != to {
+			t.Fatalf("%q became %q", to, address)
+		}
+		want = map[string]string{}
+		if notify != "" {
+			want["NOTIFY"] = notify + ",SUCCESS"
+		}
+		if since != 0 && !time.Unix(since, 0).IsZero() {
+			at, err := time.Parse(time.RFC3339, params["RRVS"])
+			if err != nil || at.Unix() != since {
+				t.Fatalf("RRVS=%s for %d", params["RRVS"], since)
+			}
+			delete(params, "RRVS")
+		}
+		decode := unxtext
+		if orig != "" {
+			want["ORCPT"] = "rfc822;" + orig
+			if strings.HasPrefix(params["ORCPT"], "utf-8;") && (kind == "UTF-8" || !isPrintable(orig)) {
+				want["ORCPT"], decode = "utf-8;"+orig, unxtextUTF8
+			}
+		}
+		checkParams(t, params, want, decode)
 	})
+}
+
+// unquoted is a mailbox as go-smtp's server hands it on.
+func unquoted(mailbox string) string {
+	at := strings.LastIndexByte(mailbox, '@')
+	if at < 2 || mailbox[0] != '"' || mailbox[at-1] != '"' {
+		return mailbox
+	}
+	return regexp.MustCompile(`(?s)\\(.)`).ReplaceAllString(mailbox[1:at-1], "$1") + mailbox[at:]
+}
+
+// isMailbox holds for what an AUTH parameter must not lose.
+func isMailbox(s string) bool {
+	local, domain, ok := strings.Cut(s, "@")
+	return ok && len(s) < 200 && local != "" && isPrintable(s) && !strings.ContainsAny(domain, "\"\\<> @") && local[0] != '"'
 }
 
 func checkParams(t *testing.T, got, want map[string]string, decode func(string) string) {

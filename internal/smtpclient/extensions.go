@@ -3,6 +3,7 @@ package smtpclient
 import (
 	"strconv"
 	"strings"
+	"time"
 )
 
 // extensions are the keywords that a peer offered, in upper case, and what stood behind them.
@@ -21,9 +22,13 @@ func parseExtensions(text []byte) extensions {
 		if end == 0 {
 			continue
 		}
+		keyword := strings.ToUpper(line[:end])
 		// "AUTH=LOGIN" is an old spelling of "AUTH LOGIN".
-		params := strings.Trim(line[end:], " =\t\r")
-		ext[strings.ToUpper(line[:end])] = safeText([]byte(params), maxReplyLine)
+		params := safeText([]byte(strings.Trim(line[end:], " =\t\r")), maxReplyLine)
+		if keyword == "AUTH" && ext.has(keyword) { // some send both spellings
+			params = ext[keyword] + " " + params
+		}
+		ext[keyword] = params
 	}
 	return ext
 }
@@ -44,4 +49,29 @@ func (e extensions) maxSize() int64 {
 		return 0
 	}
 	return n
+}
+
+// limit is a limit that the peer names with LIMITS (RFC 9422): "RCPTMAX", "MAILMAX", "RCPTDOMAINMAX". It
+// is 0 where it names none, or one that is no number of one to six digits above 0.
+func (e extensions) limit(name string) int {
+	for word := range strings.FieldsSeq(e["LIMITS"]) {
+		key, value, _ := strings.Cut(word, "=")
+		if !strings.EqualFold(key, name) {
+			continue
+		}
+		if n, err := strconv.ParseUint(value, 10, 32); err == nil && len(value) <= 6 {
+			return int(n)
+		}
+	}
+	return 0
+}
+
+// minDeliverBy is the shortest time in which the peer will promise to deliver or return a message (RFC
+// 2852 section 3); 0 where it names none.
+func (e extensions) minDeliverBy() time.Duration {
+	n, err := strconv.ParseUint(e["DELIVERBY"], 10, 32)
+	if err != nil || len(e["DELIVERBY"]) > 9 {
+		return 0
+	}
+	return time.Duration(n) * time.Second
 }

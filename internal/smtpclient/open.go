@@ -9,8 +9,6 @@ import (
 	"net"
 	"strings"
 	"time"
-
-	"github.com/emersion/go-sasl"
 )
 
 // farewell is how long a peer that cannot be used gets for a last word: the reply to QUIT, or the reason
@@ -20,7 +18,8 @@ const farewell = 2 * time.Second
 // Open makes a session of a connection: the greeting, EHLO (HELO where a peer knows no EHLO, but not
 // with LMTP), STARTTLS and a second EHLO as the policy says, AUTH where it is asked for. It takes over
 // nc, and closes it when it fails; it says QUIT first where the peer is still listening. When ctx ends
-// it cuts the connection and fails with ctx's cause. The error is of type *OpenError.
+// it cuts the connection and fails with ctx's cause. A connection that takes no deadline fails: nothing
+// would bound the waits on it. The error is of type *OpenError.
 func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults()}
 	s.raw, s.conn = nc, nc
@@ -58,6 +57,12 @@ func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 
 // begin holds the opening dialogue.
 func (s *Session) begin(ctx context.Context) *OpenError {
+	if err := s.raw.SetDeadline(time.Now().Add(s.timeouts.Banner)); err != nil {
+		return &OpenError{Stage: StageBanner, Err: fmt.Errorf("the connection takes no deadline: %w", err)}
+	}
+	if i := strings.IndexFunc(s.cfg.LocalName, notInHello); i >= 0 {
+		return &OpenError{Stage: StageEHLO, Err: fmt.Errorf("LocalName %q cannot be sent", s.cfg.LocalName)}
+	}
 	if err := s.greeting(); err != nil {
 		return err
 	}
@@ -69,6 +74,9 @@ func (s *Session) begin(ctx context.Context) *OpenError {
 	}
 	return s.authenticate()
 }
+
+// notInHello holds for what would end the argument of EHLO, or the line.
+func notInHello(r rune) bool { return r <= ' ' || r == 0x7f }
 
 func (s *Session) greeting() *OpenError {
 	r, err := s.readReply(s.timeouts.Banner)
@@ -123,18 +131,18 @@ func (s *Session) exchange(stage Stage, d time.Duration) (reply, *OpenError) {
 	if s.unread() {
 		return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, errUnasked)}
 	}
-	_, writeErr := s.flush(d)
-	if writeErr != nil {
-		d = farewell
+	if _, err := s.flush(d); err != nil {
+		// A failed write is no verdict: the peer may have said why.
+		if r, readErr := s.readReply(farewell); readErr == nil {
+			return r, nil
+		}
+		return reply{}, &OpenError{Stage: stage, Err: s.writeFailure(name, d, err)}
 	}
 	r, err := s.readReply(d)
-	switch {
-	case err == nil:
-		return r, nil
-	case writeErr != nil:
-		return reply{}, &OpenError{Stage: stage, Err: s.writeFailure(name, d, writeErr)}
+	if err != nil {
+		return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, err)}
 	}
-	return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, err)}
+	return r, nil
 }
 
 func refused(stage Stage, r *reply) *OpenError {
@@ -168,6 +176,9 @@ func (s *Session) secure(ctx context.Context) *OpenError {
 	}
 	if r.code != 220 {
 		return s.leave(refused(StageStartTLS, &r))
+	}
+	if r.odd != nil { // where TLS begins must be beyond doubt
+		return &OpenError{Stage: StageStartTLS, Err: s.readFailure("STARTTLS", s.timeouts.StartTLS, r.odd)}
 	}
 	if s.unread() {
 		return &OpenError{Stage: StageStartTLS, Err: ErrInjection}
@@ -251,32 +262,4 @@ func tlsName(host string) string {
 		host = strings.TrimPrefix(host[1:len(host)-1], "ipv6:")
 	}
 	return host
-}
-
-// authenticate says AUTH PLAIN where it is asked for and safe.
-func (s *Session) authenticate() *OpenError {
-	auth := s.cfg.Auth
-	switch {
-	case auth == nil:
-		return nil
-	case s.tls == nil && !auth.AllowWithoutTLS:
-		return s.leave(&OpenError{Stage: StageAuth, Err: fmt.Errorf("%w without TLS", ErrAuthNotAllowed)})
-	case s.tls != nil && !s.verified && !auth.AllowUnverified:
-		return s.leave(&OpenError{Stage: StageAuth, Err: fmt.Errorf("%w: the peer's certificate was not verified", ErrAuthNotAllowed)})
-	case strings.Contains(auth.Username+auth.Password, "\x00"):
-		return s.leave(&OpenError{Stage: StageAuth, Err: errors.New("user name or password holds NUL")})
-	}
-	_, initial, err := sasl.NewPlainClient("", auth.Username, auth.Password).Start()
-	if err != nil {
-		return s.leave(&OpenError{Stage: StageAuth, Err: err})
-	}
-	s.secret("AUTH PLAIN ", initial)
-	r, failed := s.exchange(StageAuth, s.timeouts.Auth)
-	if failed != nil {
-		return failed
-	}
-	if r.class() != 2 {
-		return s.leave(refused(StageAuth, &r))
-	}
-	return nil
 }

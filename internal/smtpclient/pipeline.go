@@ -193,8 +193,11 @@ func (s *Session) finish(t *transfer) {
 		t.fail(bodyFailure(t.command(t.stepDot()), t.bodyErr), false, false)
 	}
 	// Accepted or refused, the end of the data has ended the transaction (RFC 5321 section 4.1.1.4). A
-	// refused BDAT has not (RFC 3030 section 2), nor has what stopped before its content.
-	s.open = !t.whole || t.chunked && t.verdict != 2
+	// refused BDAT has not (RFC 3030 section 2), nor has what stopped between MAIL and its content.
+	s.open = !t.whole && !(t.mailRefused && t.accepted == 0) || t.chunked && t.verdict != 2
+	if s.odd != nil {
+		s.stop()
+	}
 	s.learn(t)
 	s.wake(t)
 }

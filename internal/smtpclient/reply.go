@@ -56,6 +56,8 @@ type reply struct {
 	code     int
 	enhanced Enhanced
 	text     []byte // bytes of the peer, lines joined by "\n"
+	// odd says what is wrong with a reply whose verdict is certain all the same; nil if nothing is.
+	odd error
 }
 
 func (r *reply) class() int { return r.code / 100 }
@@ -65,7 +67,7 @@ func (r *reply) keep() Reply {
 	return Reply{Code: r.code, Enhanced: r.enhanced, Text: safeText(r.text, maxReplyText)}
 }
 
-// errMalformed is the root of what is wrong with replies that are none.
+// errMalformed is the root of what is wrong with replies.
 type errMalformed string
 
 func (e errMalformed) Error() string { return string(e) }
@@ -77,41 +79,50 @@ const (
 	errBareLF       = errMalformed("a line ends in LF without CR")
 	errNUL          = errMalformed("a line holds NUL")
 	errNoCode       = errMalformed("a line does not begin with a reply code")
-	errMixedCodes   = errMalformed("its lines have different codes")
+	errMixedCodes   = errMalformed("its codes differ")
+	errMixedClasses = errMalformed("its lines have different codes")
 	errUnasked      = errMalformed("the peer said more than it was asked")
 	errOutOfStep    = errMalformed("the peer is out of step")
 	errEarlyVerdict = errMalformed("the peer accepted content that had not ended")
 )
 
-// replyParser takes a reply line by line.
+// replyParser takes a reply line by line. What makes its verdict uncertain is an error: no code, codes
+// of different classes, more than the bounds allow. What does not is kept in odd: to call a refusal of
+// the content no reply at all would have the message sent again and again, by a peer's one constant bug.
 type replyParser struct {
 	reply
 	lines, size int
 }
 
-// add takes a line without its CRLF. done reports whether it was the last one.
+// add takes a line, with its line end up to the LF cut off. done reports whether it was the last one.
 func (p *replyParser) add(line []byte) (done bool, err error) {
 	p.lines++
-	p.size += len(line) + len("\r\n")
+	p.size += len(line) + len("\n")
 	switch {
 	case p.lines > maxReplyLines:
 		return false, errTooManyLines
 	case p.size > maxReplySize:
 		return false, errTooLong
-	case bytes.IndexByte(line, 0) >= 0:
-		return false, errNUL
 	}
+	line, crlf := bytes.CutSuffix(line, []byte("\r"))
 	code, done, text, ok := cutCode(line)
-	if !ok {
+	switch {
+	case !ok:
 		return false, errNoCode
-	}
-	if p.lines == 1 {
+	case p.lines == 1:
 		p.code = code
-	} else {
-		if code != p.code {
-			return false, errMixedCodes
-		}
+	case code/100 != p.code/100:
+		return false, errMixedClasses
+	default:
 		p.text = append(p.text, '\n')
+	}
+	switch {
+	case !crlf:
+		p.odd = errBareLF
+	case bytes.IndexByte(line, 0) >= 0:
+		p.odd = errNUL
+	case code != p.code:
+		p.odd = errMixedCodes
 	}
 	p.text = append(p.text, p.cutEnhanced(text)...)
 	return done, nil
@@ -223,6 +234,6 @@ func isMalformed(err error) bool {
 
 // firstLine is the first line of what may be a reply, safe to print.
 func firstLine(b []byte) string {
-	line, _, _ := bytes.Cut(b, []byte("\r\n"))
-	return safeText(line, maxReplyText)
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return safeText(bytes.TrimSuffix(line, []byte("\r")), maxReplyText)
 }

@@ -15,7 +15,7 @@ import (
 
 func TestReplies(t *testing.T) {
 	tests := []struct {
-		in, want string // want is Reply.String with "\n" as it is, or an error
+		in, want string // want is the reply's parts, and behind them what is odd; or an error
 	}{
 		{"250\r\n", "250 {} "},
 		{"250 \r\n", "250 {} "},
@@ -37,8 +37,12 @@ func TestReplies(t *testing.T) {
 		{"550  5.7.1 b\r\n", "550 {}  5.7.1 b"},
 		{"250 a\rb\r\n", `250 {} a\x0db`},
 		{"250 \xff\xc3\xa4\u2028\r\n", `250 {} \xffä\u{2028}`},
-		{"250 ok\n", "a line ends in LF without CR"},
-		{"\n", "a line ends in LF without CR"},
+		{"250 ok\n", "250 {} ok; a line ends in LF without CR"},
+		{"250\n", "250 {} ; a line ends in LF without CR"},
+		{"550-5.1.1 a\r\n550-b\n550 c\r\n", "550 {5.1.1} a\nb\nc; a line ends in LF without CR"},
+		{"250 a\r\r\n", `250 {} a\x0d`},
+		{"\n", "a line does not begin with a reply code"},
+		{"250-a\n\n250 b\n", "a line does not begin with a reply code"},
 		{"\r\n", "a line does not begin with a reply code"},
 		{"25\r\n", "a line does not begin with a reply code"},
 		{"150 ok\r\n", "a line does not begin with a reply code"},
@@ -46,8 +50,12 @@ func TestReplies(t *testing.T) {
 		{"2x0 ok\r\n", "a line does not begin with a reply code"},
 		{"250ok\r\n", "a line does not begin with a reply code"},
 		{"250\tok\r\n", "a line does not begin with a reply code"},
-		{"250 o\x00k\r\n", "a line holds NUL"},
-		{"250-a\r\n251 b\r\n", "its lines have different codes"},
+		{"250 o\x00k\r\n", `250 {} o\x00k; a line holds NUL`},
+		{"\x00250 ok\r\n", "a line does not begin with a reply code"},
+		{"250-a\r\n251 b\r\n", "250 {} a\nb; its codes differ"},
+		{"550-a\r\n554 b\r\n", "550 {} a\nb; its codes differ"},
+		{"250-a\r\n550 b\r\n", "its lines have different codes"},
+		{"250-a\n350 b\n", "its lines have different codes"},
 		{"250 " + strings.Repeat("x", 4090) + "\r\n", "250 {} " + strings.Repeat("x", 4090)},
 		{"250 " + strings.Repeat("x", 4091) + "\r\n", "a line is longer than 4096 octets"},
 		{strings.Repeat("250-\r\n", 127) + "250 \r\n", "250 {} " + strings.Repeat("\n", 127)},
@@ -58,8 +66,11 @@ func TestReplies(t *testing.T) {
 	}
 	for _, test := range tests {
 		for _, size := range []int{1, 3, 1 << 20} {
-			r, err := readFrom([]byte(test.in), size)
+			r, odd, err := readFrom([]byte(test.in), size)
 			got := fmt.Sprintf("%d {%v} %s", r.Code, r.Enhanced, r.Text)
+			if odd != nil {
+				got += "; " + odd.Error()
+			}
 			if err != nil {
 				got = err.Error()
 			}
@@ -83,7 +94,7 @@ func TestReplyString(t *testing.T) {
 func TestReplyTextIsBounded(t *testing.T) {
 	for _, text := range []string{"x", "\xff", "ä"} {
 		in := strings.Repeat("550-"+strings.Repeat(text, 1000)+"\r\n", 30) + "550 end\r\n"
-		r, err := readFrom([]byte(in), 1<<20)
+		r, _, err := readFrom([]byte(in), 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,25 +122,27 @@ func (c *piecesConn) Read(b []byte) (int, error) {
 
 func (c *piecesConn) SetDeadline(time.Time) error { return nil }
 
-func readFrom(in []byte, size int) (Reply, error) {
+func readFrom(in []byte, size int) (r Reply, odd, err error) {
 	c := &piecesConn{in: in, size: size}
 	w := &wire{raw: c, conn: c}
 	w.borrowIn()
 	defer w.giveBackIn()
-	r, err := w.readReply(time.Second)
+	got, err := w.readReply(time.Second)
 	if err != nil {
-		return Reply{}, err
+		return Reply{}, nil, err
 	}
-	return r.keep(), nil
+	return got.keep(), got.odd, nil
 }
 
-// FuzzReply: how the bytes are cut into pieces changes nothing; what is accepted has a code that the
-// bytes begin with, and a text that is safe; what comes behind a reply is left for the next.
+// FuzzReply: how the bytes are cut into pieces changes nothing; what is accepted has the class that each
+// of its lines begins with, and a text that is safe and bounded; what comes behind a reply is left for
+// the next; a reply is odd exactly where it departs from the grammar.
 func FuzzReply(f *testing.F) {
 	f.Add([]byte("250-2.1.0 a\r\n250 2.1.0 b\r\n"), uint8(3))
 	f.Add([]byte("250\r\n550 x\r\n"), uint8(1))
 	f.Add([]byte("550 \xff\x1b[31m\r\n"), uint8(2))
 	f.Add([]byte("250-a\n250 b\r\n"), uint8(5))
+	f.Add([]byte("550-a\x00\r\n554 b\n250 c\r\r\n"), uint8(5))
 	f.Fuzz(func(t *testing.T, in []byte, size uint8) {
 		c := &piecesConn{in: in, size: int(size) + 1}
 		w := &wire{raw: c, conn: c}
@@ -138,35 +151,46 @@ func FuzzReply(f *testing.F) {
 		rest := in
 		for {
 			r, err := w.readReply(time.Second)
-			whole, wholeErr := readFrom(rest, 1<<20)
-			if (err == nil) != (wholeErr == nil) || err != nil && err.Error() != wholeErr.Error() {
+			whole, wholeOdd, wholeErr := readFrom(rest, 1<<20)
+			if fmt.Sprint(err) != fmt.Sprint(wholeErr) {
 				t.Fatalf("in pieces: %v, at once: %v", err, wholeErr)
 			}
 			if err != nil {
 				return
 			}
 			kept := r.keep()
-			if kept != whole {
-				t.Fatalf("in pieces: %+v, at once: %+v", kept, whole)
+			if kept != whole || r.odd != wholeOdd {
+				t.Fatalf("in pieces: %+v (%v), at once: %+v (%v)", kept, r.odd, whole, wholeOdd)
 			}
-			if !bytes.HasPrefix(rest, fmt.Appendf(nil, "%d", kept.Code)) || kept.Code < 200 || kept.Code > 599 {
-				t.Fatalf("code %d of %q", kept.Code, rest)
+			if kept.Code < 200 || kept.Code > 599 || cap(r.text) > 2*maxReplySize {
+				t.Fatalf("%+v in %d bytes", kept, cap(r.text))
 			}
 			checkSafe(t, kept.Text)
-			used := bytes.Index(rest, []byte("\r\n")) + 2
-			for used < len(rest) && rest[used-2] == '\r' && isContinued(rest[:used]) {
-				used += bytes.Index(rest[used:], []byte("\r\n")) + 2
-			}
-			rest = rest[used:]
+			rest = rest[checkLines(t, rest, &kept, r.odd):]
 		}
 	})
 }
 
-// isContinued reports whether the last line of b is not the last one of its reply.
-func isContinued(b []byte) bool {
-	line := b[bytes.LastIndex(b[:len(b)-2], []byte("\r\n"))+1:]
-	line = bytes.TrimPrefix(line, []byte("\n"))
-	return len(line) > 5 && line[3] == '-'
+// checkLines takes the lines of a reply off b in the plainest way, and returns how many bytes they have.
+func checkLines(t *testing.T, b []byte, r *Reply, odd error) (used int) {
+	t.Helper()
+	regular := true
+	for {
+		n := bytes.IndexByte(b[used:], '\n') + 1
+		line := string(b[used : used+n])
+		used += n
+		if line[0] != byte('0'+r.Code/100) {
+			t.Fatalf("%d was made of %q", r.Code, line)
+		}
+		text, crlf := strings.CutSuffix(line, "\r\n")
+		regular = regular && crlf && line[:3] == fmt.Sprint(r.Code) && !strings.Contains(text, "\x00")
+		if text = strings.TrimRight(text, "\n"); len(text) < 4 || text[3] == ' ' {
+			if regular != (odd == nil) {
+				t.Fatalf("%q is odd: %v", b[:used], odd)
+			}
+			return used
+		}
+	}
 }
 
 func checkSafe(t *testing.T, s string) {
@@ -177,6 +201,25 @@ func checkSafe(t *testing.T, s string) {
 	for _, r := range s {
 		if r != '\n' && unicode.IsControl(r) {
 			t.Fatalf("control character in %q", s)
+		}
+	}
+}
+
+// TestSafeText: whatever a peer puts into a text is shown and does nothing.
+func TestSafeText(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                              "",
+		"plain text\nof lines":          "plain text\nof lines",
+		"\xc4\xe3\xba\xc3":              `\xc4\xe3\xba\xc3`, // GBK
+		"Käse 你好":                       "Käse 你好",
+		"\x1b[2J\x1b]0;x\a":             `\x1b[2J\x1b]0;x\x07`,
+		"a\u202eb\u2066c\u200fd\ufeffe": `a\u{202e}b\u{2066}c\u{200f}d\u{feff}e`,
+		"a\u0085b\u2028c\x7f":           `a\u{85}b\u{2028}c\x7f`,
+		"tab\tCR\rNUL\x00":              `tab CR\x0dNUL\x00`,
+		"\xe2\x28\xa1 \xed\xa0\x80":     `\xe2(\xa1 \xed\xa0\x80`,
+	} {
+		if got := safeText([]byte(in), maxReplyText); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
 }

@@ -27,6 +27,8 @@ type Session struct {
 	chunks    bool // content goes by BDAT
 	maxWindow int
 	peeker    peeker // nil where there is none
+	// paramsWithRcpt: the peer reads BY and MT-PRIORITY at RCPT instead of at MAIL.
+	paramsWithRcpt atomic.Bool
 
 	broken   atomic.Bool // no further transaction may be begun
 	capacity atomic.Int32
@@ -71,6 +73,10 @@ type Info struct {
 	PipeliningUsed bool
 	// ChunkingUsed: content goes out by BDAT.
 	ChunkingUsed bool
+	// MaxRcpts, MaxMails and MaxRcptDomains are what the peer takes by its own word (RFC 9422): recipients
+	// in a transaction, transactions in a session, domains of recipients in a transaction. 0 means that it
+	// has named no limit. Send does not look at them: dividing a message is the caller's.
+	MaxRcpts, MaxMails, MaxRcptDomains int
 }
 
 // Info returns what is known of the session.
@@ -83,6 +89,9 @@ func (s *Session) Info() Info {
 		RemoteAddr:     addrText(s.raw.RemoteAddr()),
 		PipeliningUsed: s.pipelined,
 		ChunkingUsed:   s.chunks,
+		MaxRcpts:       s.ext.limit("RCPTMAX"),
+		MaxMails:       s.ext.limit("MAILMAX"),
+		MaxRcptDomains: s.ext.limit("RCPTDOMAINMAX"),
 	}
 }
 
@@ -104,6 +113,9 @@ func (s *Session) prepare() {
 	s.peeker = newPeeker(s.raw)
 	s.deadlined = true // by the opening dialogue
 	s.maxWindow = cmp.Or(s.cfg.MaxPipelined, defaultWindow)
+	if s.odd != nil {
+		s.maxWindow = 1
+	}
 	s.setWindow(s.peer.window(s.maxWindow))
 }
 
@@ -124,7 +136,8 @@ func (s *Session) setWindow(n int) {
 }
 
 // Usable reports whether another transaction may be begun: not after a failure of the connection, not
-// after a 421, not once the peer was out of step, not after Close or Quit.
+// after a 421, not once the peer was out of step, not after Close or Quit. A peer whose replies are odd
+// gets one transaction: its verdicts can be told, but not that the next one would be in step.
 func (s *Session) Usable() bool { return !s.broken.Load() && !s.killed.Load() }
 
 // Capacity is how many calls of Send the session serves at once now, at least 1. It changes with what the

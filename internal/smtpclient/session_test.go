@@ -58,6 +58,15 @@ func oneTo(rcpt string) *Envelope {
 	return &Envelope{From: "sender@example.org", Rcpts: []Rcpt{{Address: rcpt}}}
 }
 
+// sendAgain sends a message again where Send asks for that, once.
+func sendAgain(s *Session, env *Envelope, c *Content) *Transaction {
+	tx := s.Send(context.Background(), env, c)
+	if tx.Again {
+		tx = s.Send(context.Background(), env, c)
+	}
+	return tx
+}
+
 // TestBytesInBytesOut sends contents of many shapes and sizes over TCP, in clear and under TLS, as
 // bytes and as a stream, with and without PIPELINING.
 func TestBytesInBytesOut(t *testing.T) {

@@ -184,7 +184,7 @@ func (s *Session) admit(t *transfer) bool {
 	for i := range t.rcpts {
 		reply := whole
 		if reply == nil {
-			reply = s.judgeRcpt(&t.env.Rcpts[i])
+			reply = s.judgeRcpt(t.env, i)
 		}
 		if reply == nil {
 			remain = true
@@ -291,6 +291,9 @@ func (s *Session) judgeMail(t *transfer, r *reply) {
 	t.mailRefused = true
 	switch {
 	case t.skip != nil:
+	case s.movesParams(t.env, r):
+		kept := r.keep()
+		t.disown("MAIL", Refused, &kept, fmt.Errorf("the peer reads the parameters of MAIL elsewhere: %s", kept))
 	case r.code == 503 && t.speculative:
 		// Out of sequence, in a peer's view that wants to be waited for.
 		kept := r.keep()
@@ -457,10 +460,9 @@ func (s *Session) Send(ctx context.Context, env *Envelope, c *Content) *Transact
 	if !s.admit(t) {
 		return t.settled()
 	}
-	t.kind, t.chunked, t.lmtp = dotted, s.chunks, s.cfg.LMTP
-	if s.chunks {
-		t.kind = chunked
-	}
+	t.lmtp = s.cfg.LMTP
+	t.kind = s.encoding(env)
+	t.chunked = t.kind != dotted
 	t.size = c.sizeAs(t.kind)
 	if err := s.enqueue(t); err != nil {
 		t.fail(err, false, true)
@@ -468,6 +470,17 @@ func (s *Session) Send(ctx context.Context, env *Envelope, c *Content) *Transact
 	}
 	s.await(ctx, t)
 	return t.settled()
+}
+
+// encoding is how the content of a message is going to be sent.
+func (s *Session) encoding(env *Envelope) encoding {
+	switch {
+	case env.binary(): // admitted only where the peer takes it
+		return verbatim
+	case s.chunks:
+		return chunked
+	}
+	return dotted
 }
 
 // await waits until the transfer has its results, or until ctx ends before it has begun.

@@ -55,6 +55,7 @@ type wire struct {
 	out *outbox // the writer's, nil while nobody writes
 
 	log transcript
+	odd error // what was wrong with the last odd reply
 }
 
 func (w *wire) borrowIn()  { w.in = inboxes.Get().(*inbox) }
@@ -132,11 +133,14 @@ func (w *wire) nextReply(ready func()) (reply, error) {
 			}
 			continue
 		}
-		w.log.received(line)
+		w.log.received(bytes.TrimSuffix(line, []byte("\r")))
 		done, err := p.add(line)
 		in.text = p.text
 		if err != nil {
 			return reply{}, err
+		}
+		if p.odd != nil {
+			w.odd = p.odd
 		}
 		if done {
 			return p.reply, nil
@@ -144,7 +148,7 @@ func (w *wire) nextReply(ready func()) (reply, error) {
 	}
 }
 
-// line cuts the next line out of what was received, without its CRLF. ok is false where none is whole.
+// line cuts the next line out of what was received, without its LF. ok is false where none is whole.
 func (in *inbox) line() (line []byte, ok bool, err error) {
 	i := bytes.IndexByte(in.bytes[in.r:in.w], '\n')
 	if i < 0 && in.w-in.r >= maxReplyLine || i >= maxReplyLine {
@@ -154,11 +158,8 @@ func (in *inbox) line() (line []byte, ok bool, err error) {
 		return nil, false, nil
 	}
 	line = in.bytes[in.r : in.r+i]
-	if i == 0 || line[i-1] != '\r' {
-		return nil, false, errBareLF
-	}
 	in.r += i + 1
-	return line[:i-1], true, nil
+	return line, true, nil
 }
 
 // fill reads what the peer has sent.
