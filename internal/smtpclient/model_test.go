@@ -80,19 +80,19 @@ func (c *modelCounts) add(d *modelCounts) {
 
 // modelRun is what happens with one seed.
 type modelRun struct {
-	seed     uint64
-	kind     modelKind
-	offers   modelOffers
-	odds     *modelOdds
-	cfg      Config
-	texts    []modelText
-	messages int
-	callers  int
-	badBody  int // so many in a thousand messages
-	impatent int // so many in a thousand callers' contexts end
-	cuts     int // sessions that are closed amid the work
-	slots    []*modelSlot
-	book     *modelBook
+	seed      uint64
+	kind      modelKind
+	offers    modelOffers
+	odds      *modelOdds
+	cfg       Config
+	texts     []modelText
+	messages  int
+	callers   int
+	badBody   int // so many in a thousand messages
+	impatient int // so many in a thousand callers' contexts end
+	cuts      int // sessions that are closed amid the work
+	slots     []*modelSlot
+	book      *modelBook
 
 	mu     sync.Mutex
 	begun  int // messages
@@ -104,7 +104,7 @@ type modelRun struct {
 func newModelRun(t *testing.T, seed uint64, messages int, texts []modelText) *modelRun {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	r := &modelRun{seed: seed, messages: messages, texts: texts, conns: map[*modelPeer]net.Conn{}}
-	r.kind = []modelKind{calm, refusing, refusing, unbearing, wild, wild, wild, wild}[rng.IntN(8)]
+	r.kind = []modelKind{calm, calm, refusing, refusing, unbearing, wild, wild, wild, wild}[rng.IntN(9)]
 	r.offers, r.odds = randomOffers(rng, r.kind), randomOdds(rng, r.kind)
 	r.callers = 1 + rng.IntN(60)>>rng.IntN(3)
 	r.cfg = Config{LocalName: "client.example", Host: "peer.example", LMTP: r.offers.lmtp, Peer: &Peer{}, Transcript: -1,
@@ -114,7 +114,7 @@ func newModelRun(t *testing.T, seed uint64, messages int, texts []modelText) *mo
 		r.badBody = 1 + rng.IntN(100)
 	}
 	if rng.IntN(2) == 0 {
-		r.impatent = 1 + rng.IntN(300)
+		r.impatient = 1 + rng.IntN(300)
 	}
 	if r.kind == wild && rng.IntN(3) == 0 {
 		r.cuts = rng.IntN(10)
@@ -229,10 +229,13 @@ func (r *modelRun) try(rng *rand.Rand, m *modelMessage, content *Content, rcpts 
 		env.Rcpts = append(env.Rcpts, Rcpt{Address: string(rcpt.rcpt()) + "@to.example"})
 	}
 	ctx := context.Background()
-	if rng.IntN(1000) < r.impatent {
+	if rng.IntN(1000) < r.impatient {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(rng.Int64N(int64(20*time.Second))>>rng.IntN(30)))
 		defer cancel()
+		if rng.IntN(4) == 0 {
+			cancel()
+		}
 	}
 	tx := session.Send(ctx, env, content)
 	r.book.end(session.peer, m, attempt, rcpts, tx)
@@ -270,6 +273,8 @@ func (r *modelRun) checkCall(ctx context.Context, session *modelSession, m *mode
 		result := &tx.Results[i]
 		failed, _ := result.Err.(*TransactionError)
 		switch {
+		case result.Reply.Code == 421 && session.Usable():
+			fail("usable after a 421")
 		case result.Local: // what the peer does not offer
 		case failed != nil && failed.Kind == Unsent && ctx.Err() == nil && session.Usable():
 			fail("unsent, and nothing was in its way")
