@@ -123,7 +123,8 @@ func newModelRun(t *testing.T, seed uint64, messages int, texts []modelText) *mo
 		r.slots = append(r.slots, &modelSlot{run: r})
 	}
 	r.book = &modelBook{t: t, seed: maphash.MakeSeed(), maxFlying: r.cfg.MaxPipelined,
-		name: fmt.Sprintf("-peers.seed %d -peers.seeds 1 -peers.messages %d (%s, %+v)", seed, messages, r.kind, r.cfg)}
+		name:   fmt.Sprintf("run it again with -peers.seed %d -peers.seeds 1 -peers.messages %d", seed, messages),
+		detail: fmt.Sprintf("%s peers, %d callers, odds %+v, %+v", r.kind, r.callers, *r.odds, r.cfg)}
 	if r.book.maxFlying == 0 {
 		r.book.maxFlying = 32
 	}
@@ -264,7 +265,7 @@ func (r *modelRun) sendAgain(rng *rand.Rand, ctx context.Context, m *modelMessag
 // checkCall checks what holds of calls with peers that are not wild, and of callers who gave up.
 func (r *modelRun) checkCall(ctx context.Context, session *modelSession, m *modelMessage, attempt int, tx *Transaction) {
 	fail := func(why string) {
-		r.book.failf(session.peer, m.number, "attempt %d: %s: %+v", attempt, why, *tx)
+		r.book.failf(session.peer, m.number, "attempt %d: %s: %s, %+v", attempt, why, modelTransaction(tx), tx.Results)
 	}
 	if session.Capacity() < 1 {
 		fail("no capacity")
