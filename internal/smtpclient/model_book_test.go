@@ -146,7 +146,7 @@ func (b *modelBook) came(p *modelPeer) {
 	case m.hash != p.hash.Sum64() || m.size != p.size:
 		b.fail(p, m.number, "%d bytes of content came instead of %d, or others", p.size, m.size)
 	}
-	if p.in.Buffered() > 0 {
+	if p.in.Buffered() > 0 && !b.shifted {
 		b.countFlying(p)
 	}
 }

@@ -24,7 +24,7 @@ var windowStages = map[string][]string{
 const (
 	windowSize     = 8
 	windowMessages = 16
-	windowProof    = 128 // messages that the peer has taken before
+	windowProof    = 48 // messages that the peer has taken before
 	windowDelay    = 50 * time.Millisecond
 )
 
@@ -96,19 +96,22 @@ func breakWindow(t *testing.T, mode string, nth int, stage, fault string) string
 	w.outcomes = nil
 	start := time.Now()
 	w.sendAll(windowMessages)
-	report := runLengths(w.outcomes)
-	if s.Usable() {
-		report += "; usable"
-	} else {
+	report := runLengths(w.outcomes) + took(start)
+	time.Sleep(time.Second) // what the peer has left to say is there
+	switch {
+	case !s.Usable():
 		report += "; not usable"
-	}
-	report += took(start)
-	if !w.mood.struck {
-		report += "; not reached"
+	case s.Idle() != nil:
+		report += "; not usable any more"
+	default:
+		report += "; usable"
 	}
 	s.Close()
 	served.Wait()
 	w.book.close()
+	if !w.mood.struck {
+		report += "; not reached"
+	}
 	return report
 }
 
