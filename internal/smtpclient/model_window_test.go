@@ -185,6 +185,7 @@ func (m *windowMood) at(p *modelPeer, stage modelStage) (w modelWhim) {
 		return w
 	}
 	m.struck = true
+	w.delay = max(w.delay, time.Microsecond) // the client has read what came before, and waits
 	return m.strike(w, stage)
 }
 
