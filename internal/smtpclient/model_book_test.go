@@ -17,9 +17,10 @@ import (
 // Send. For each recipient of each call this must hold in the end, where the same address may be there
 // twice: accepted <= copies <= accepted + maybe delivered.
 type modelBook struct {
-	t    testing.TB
-	name string // how to run it again
-	seed maphash.Seed
+	t      testing.TB
+	name   string // how to run it again
+	detail string
+	seed   maphash.Seed
 	// shifted: the peer says more than it is asked, and replies are not where they belong.
 	shifted bool
 	// maxFlying is how many messages may be on their way in one connection.
@@ -76,12 +77,11 @@ func (b *modelBook) fail(p *modelPeer, message int, format string, args ...any) 
 		return
 	}
 	var dialogue string
-	if p != nil {
-		offers := fmt.Sprintf("%+v", p.offers)
-		dialogue = fmt.Sprintf("\nconnection %d, %s:\n  %s", p.number, offers,
+	if p != nil && b.failures == 1 {
+		dialogue = fmt.Sprintf("\n%s\nconnection %d, %+v:\n  %s", b.detail, p.number, p.offers,
 			strings.Join(p.log.around(fmt.Sprintf("m%d.", message)), "\n  "))
 	}
-	b.t.Errorf("%s: message %d: %s%s", b.name, message, fmt.Sprintf(format, args...), dialogue)
+	b.t.Errorf("message %d: %s\n%s%s", message, fmt.Sprintf(format, args...), b.name, dialogue)
 }
 
 func (b *modelBook) failed() bool {
@@ -146,7 +146,7 @@ func (b *modelBook) came(p *modelPeer) {
 	case m.hash != p.hash.Sum64() || m.size != p.size:
 		b.fail(p, m.number, "%d bytes of content came instead of %d, or others", p.size, m.size)
 	}
-	if p.in.Buffered() > 0 {
+	if p.in.Buffered() > 0 && !b.shifted {
 		b.countFlying(p)
 	}
 }
@@ -232,7 +232,7 @@ func (b *modelBook) end(p *modelPeer, m *modelMessage, attempt int, rcpts []mode
 	for i := range tx.Results {
 		r := &tx.Results[i]
 		if wrong := b.judge(m, attempt, rcpts[i], r, tx); wrong != "" {
-			b.fail(p, m.number, "%s: %s: %+v (%v)", rcpts[i].rcpt(), wrong, *r, tx.Err)
+			b.fail(p, m.number, "%s: %s: %+v, %s", rcpts[i].rcpt(), wrong, *r, modelTransaction(tx))
 		}
 		switch {
 		case r.Accepted:
@@ -261,6 +261,15 @@ func isUnsent(err error) bool {
 	return errors.As(err, &failed) && failed.Kind == Unsent
 }
 
+// modelTransaction is a transaction in a line, without its results.
+func modelTransaction(tx *Transaction) string {
+	what := fmt.Sprintf("again=%v content began=%v", tx.Again, tx.ContentBegan)
+	if tx.Err != nil {
+		what += fmt.Sprintf(", %s at %s: %v", tx.Err.Kind, tx.Err.Command, tx.Err)
+	}
+	return what
+}
+
 // judge says what is wrong with a result by itself.
 func (b *modelBook) judge(m *modelMessage, attempt int, rcpt modelAddress, r *Result, tx *Transaction) string {
 	var failed *TransactionError
@@ -277,7 +286,7 @@ func (b *modelBook) judge(m *modelMessage, attempt int, rcpt modelAddress, r *Re
 		return "a reply decided, and it may be delivered all the same"
 	case r.MaybeDelivered && (tx.Again || !tx.ContentBegan && m.size > 0):
 		return "it may be delivered, and it is said to be safe to send it again"
-	case failed != nil && (failed.Kind == Unsent || failed.Kind == Skipped) && !tx.Again:
+	case failed != nil && (failed.Kind == Unsent || failed.Kind == Skipped && !r.MaybeDelivered) && !tx.Again:
 		return "it was not tried, and is not to be tried again"
 	case m.bad && (r.Accepted || r.MaybeDelivered):
 		return "the body is bad"

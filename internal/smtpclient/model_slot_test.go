@@ -133,7 +133,7 @@ func (r *modelRun) watch(after time.Duration) (stop func() bool) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for p, conn := range r.conns {
-			r.book.failf(p, p.asked.message, "still open")
+			r.book.failf(p, -1, "some message in a connection that is still open")
 			conn.Close()
 		}
 	}).Stop

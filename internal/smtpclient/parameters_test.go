@@ -1,7 +1,6 @@
 package smtpclient
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
