@@ -548,7 +548,7 @@ func (p *modelPeer) say(w modelWhim, code int, who modelWho, text string) {
 // emit says reply, or does what the mood wants instead.
 func (p *modelPeer) emit(w modelWhim, reply []byte) {
 	if w.delay > 0 {
-		if !p.offers.gathers || w.delay > 10*time.Millisecond { // or replies would wait for longer than clients do
+		if !p.offers.gathers {
 			p.flush(0)
 		}
 		time.Sleep(w.delay)

@@ -80,21 +80,6 @@ func (c *modelCounts) add(d *modelCounts) {
 
 // modelRun is what happens with one seed.
 type modelRun struct {
-<<<<<<< HEAD
-	seed     uint64
-	kind     modelKind
-	offers   modelOffers
-	odds     *modelOdds
-	cfg      Config
-	texts    []modelText
-	messages int
-	callers  int
-	badBody  int // so many in a thousand messages
-	impatent int // so many in a thousand callers' contexts end
-	cuts     int // sessions that are closed amid the work
-	slots    []*modelSlot
-	book     *modelBook
-=======
 	seed      uint64
 	kind      modelKind
 	offers    modelOffers
@@ -108,7 +93,6 @@ type modelRun struct {
 	cuts      int // sessions that are closed amid the work
 	slots     []*modelSlot
 	book      *modelBook
->>>>>>> 26eb05778a5ca28919de4c3ddb4e2e1596127a1f
 
 	mu     sync.Mutex
 	begun  int // messages
@@ -120,11 +104,7 @@ type modelRun struct {
 func newModelRun(t *testing.T, seed uint64, messages int, texts []modelText) *modelRun {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	r := &modelRun{seed: seed, messages: messages, texts: texts, conns: map[*modelPeer]net.Conn{}}
-<<<<<<< HEAD
-	r.kind = []modelKind{calm, refusing, refusing, unbearing, wild, wild, wild, wild}[rng.IntN(8)]
-=======
 	r.kind = []modelKind{calm, calm, refusing, refusing, unbearing, wild, wild, wild, wild}[rng.IntN(9)]
->>>>>>> 26eb05778a5ca28919de4c3ddb4e2e1596127a1f
 	r.offers, r.odds = randomOffers(rng, r.kind), randomOdds(rng, r.kind)
 	r.callers = 1 + rng.IntN(60)>>rng.IntN(3)
 	r.cfg = Config{LocalName: "client.example", Host: "peer.example", LMTP: r.offers.lmtp, Peer: &Peer{}, Transcript: -1,
@@ -134,11 +114,7 @@ func newModelRun(t *testing.T, seed uint64, messages int, texts []modelText) *mo
 		r.badBody = 1 + rng.IntN(100)
 	}
 	if rng.IntN(2) == 0 {
-<<<<<<< HEAD
-		r.impatent = 1 + rng.IntN(300)
-=======
 		r.impatient = 1 + rng.IntN(300)
->>>>>>> 26eb05778a5ca28919de4c3ddb4e2e1596127a1f
 	}
 	if r.kind == wild && rng.IntN(3) == 0 {
 		r.cuts = rng.IntN(10)
@@ -147,12 +123,8 @@ func newModelRun(t *testing.T, seed uint64, messages int, texts []modelText) *mo
 		r.slots = append(r.slots, &modelSlot{run: r})
 	}
 	r.book = &modelBook{t: t, seed: maphash.MakeSeed(), maxFlying: r.cfg.MaxPipelined,
-<<<<<<< HEAD
-		name: fmt.Sprintf("-peers.seed %d -peers.seeds 1 -peers.messages %d (%s, %+v)", seed, messages, r.kind, r.cfg)}
-=======
 		name:   fmt.Sprintf("run it again with -peers.seed %d -peers.seeds 1 -peers.messages %d", seed, messages),
 		detail: fmt.Sprintf("%s peers, %d callers, odds %+v, %+v", r.kind, r.callers, *r.odds, r.cfg)}
->>>>>>> 26eb05778a5ca28919de4c3ddb4e2e1596127a1f
 	if r.book.maxFlying == 0 {
 		r.book.maxFlying = 32
 	}
@@ -258,12 +230,6 @@ func (r *modelRun) try(rng *rand.Rand, m *modelMessage, content *Content, rcpts 
 		env.Rcpts = append(env.Rcpts, Rcpt{Address: string(rcpt.rcpt()) + "@to.example"})
 	}
 	ctx := context.Background()
-<<<<<<< HEAD
-	if rng.IntN(1000) < r.impatent {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(rng.Int64N(int64(20*time.Second))>>rng.IntN(30)))
-		defer cancel()
-=======
 	if rng.IntN(1000) < r.impatient {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(rng.Int64N(int64(20*time.Second))>>rng.IntN(30)))
@@ -271,7 +237,6 @@ func (r *modelRun) try(rng *rand.Rand, m *modelMessage, content *Content, rcpts 
 		if rng.IntN(4) == 0 {
 			cancel()
 		}
->>>>>>> 26eb05778a5ca28919de4c3ddb4e2e1596127a1f
 	}
 	tx := session.Send(ctx, env, content)
 	r.book.end(session.peer, m, attempt, rcpts, tx)
@@ -300,11 +265,7 @@ func (r *modelRun) sendAgain(rng *rand.Rand, ctx context.Context, m *modelMessag
 // checkCall checks what holds of calls with peers that are not wild, and of callers who gave up.
 func (r *modelRun) checkCall(ctx context.Context, session *modelSession, m *modelMessage, attempt int, tx *Transaction) {
 	fail := func(why string) {
-<<<<<<< HEAD
-		r.book.failf(session.peer, m.number, "attempt %d: %s: %+v", attempt, why, *tx)
-=======
 		r.book.failf(session.peer, m.number, "attempt %d: %s: %s, %+v", attempt, why, modelTransaction(tx), tx.Results)
->>>>>>> 26eb05778a5ca28919de4c3ddb4e2e1596127a1f
 	}
 	if session.Capacity() < 1 {
 		fail("no capacity")
@@ -313,11 +274,8 @@ func (r *modelRun) checkCall(ctx context.Context, session *modelSession, m *mode
 		result := &tx.Results[i]
 		failed, _ := result.Err.(*TransactionError)
 		switch {
-<<<<<<< HEAD
-=======
 		case result.Reply.Code == 421 && session.Usable():
 			fail("usable after a 421")
->>>>>>> 26eb05778a5ca28919de4c3ddb4e2e1596127a1f
 		case result.Local: // what the peer does not offer
 		case failed != nil && failed.Kind == Unsent && ctx.Err() == nil && session.Usable():
 			fail("unsent, and nothing was in its way")

@@ -321,6 +321,8 @@ func (s *Session) buryFlight() {
 		switch {
 		case t.skip != nil:
 			t.fail(t.skip, false, true)
+		case t == first && s.leaving != nil && !t.got421 && !maybe:
+			t.fail(cause, false, true) // it stood behind the goodbye
 		case t == first && (!s.gone || t.got421):
 			// A peer that went before it said anything to this message did not go because of it.
 			stale := t.due <= stepMail && s.finished > 0 && (cause.Kind == Closed || cause.Kind == Write)
