@@ -52,3 +52,41 @@ func Example() {
 	// second to 192.0.2.1:25, reused: true
 	// QUIT to 192.0.2.1:25
 }
+
+// pipe is a session on which several calls may be in flight.
+type pipe struct{ window int }
+
+func (s *pipe) Capacity() int { return s.window }
+func (s *pipe) Alive() bool   { return true }
+func (s *pipe) Retire()       { fmt.Println("QUIT") }
+func (s *pipe) Kill()         { fmt.Println("cut") }
+
+// At the limit calls share a session that has room.
+func Example_sharing() {
+	var pool sessions.Pool[*pipe]
+	request := sessions.Request{Group: "mx.example", Limit: 1, Keys: []string{"192.0.2.1:25"}}
+	var leases []*sessions.Lease[*pipe]
+	for range 3 {
+		lease, err := pool.Acquire(context.Background(), request)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if _, ok := lease.Session(); !ok {
+			lease.Opened("192.0.2.1:25", &pipe{window: 3})
+		}
+		leases = append(leases, lease)
+	}
+	for _, group := range pool.Stats() {
+		fmt.Printf("%d calls on %d session\n", group.Calls, group.Lent)
+	}
+	for _, lease := range leases {
+		lease.Release() // the last one ends the session: the request has no IdleTimeout
+	}
+	if err := pool.Close(context.Background()); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// 3 calls on 1 session
+	// QUIT
+}

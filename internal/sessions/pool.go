@@ -202,7 +202,6 @@ func (p *Pool[S]) wake(g *group[S], keys []string, maxUses int) *slot[S] {
 
 // again lends a session that is in no other use. The lock is held.
 func (p *Pool[S]) again(s *slot[S], maxUses int) {
-	p.withhold(s)
 	p.lend(s, maxUses)
 	s.asking = true
 }
@@ -296,7 +295,7 @@ func (p *Pool[S]) giveBack(s *slot[S]) {
 		p.free(s)
 	case p.closed || s.drained || s.worn(s.maxUses) || g.present() > g.limit:
 		p.retire(s)
-	case w != nil && w.fits(s):
+	case w != nil && w.fits(s): // it would share s by now if that were offered
 		p.again(s, w.maxUses)
 		g.answer(w, s)
 	case s.rested():

@@ -251,21 +251,21 @@ func TestMaxUsesCountsSharers(t *testing.T) {
 	})
 }
 
-// A session that is worn for one call is not for another, and does not stand in the way of the next.
+// A session that is worn for one call is not for another, and does not stand before the next session.
 func TestSharesOfDifferentBounds(t *testing.T) {
 	story(t, func(r *rig) {
 		narrow := ask(2, "a")
 		narrow.MaxUses = 2
-		l1, s1 := r.wide(ask(2, "a"), 9)
-		l2, s2 := r.wide(ask(2, "a"), 9)
-		l3, l4 := r.shares(ask(2, "a"), s1), r.shares(ask(2, "a"), s2)
-		l5 := r.shares(ask(2, "a"), s1)
+		l1, s1 := r.wide(ask(1, "a"), 9)
+		l2 := r.shares(ask(1, "a"), s1)
+		l3, s2 := r.wide(ask(2, "a"), 9)
+		l4 := r.shares(narrow, s2)
 		c := r.call(narrow)
 		r.waits(c)
 		c.cancel(nil)
-		l6 := r.shares(ask(2, "a"), s2)
-		end(l1, l2, l3, l4, l5, l6)
-		r.states([]*peer{s1, s2}, "open", "open")
+		l5 := r.shares(ask(2, "a"), s1)
+		end(l1, l2, l3, l4, l5)
+		r.states([]*peer{s1, s2}, "open", "retired")
 	})
 }
 

@@ -11,8 +11,8 @@ type slot[S Session] struct {
 	opened  bool
 	shelf   *shelf[S]
 
-	// Set when an idle session is lent and cleared by the call that has asked it whether it is alive. No
-	// other call is on the session meanwhile.
+	// Set when a session that is in no other use is lent, and cleared by the call that got it when it has
+	// asked whether the session is alive. Until then the session is not offered to others.
 	asking bool
 
 	// Guarded by the lock.
@@ -37,8 +37,9 @@ type slot[S Session] struct {
 // worn tells whether the session has served maxUses calls.
 func (s *slot[S]) worn(maxUses int) bool { return maxUses > 0 && s.uses >= maxUses }
 
-// hasRoom asks a lent session whether it may serve one more call now. The lock is held.
-func (s *slot[S]) hasRoom() bool { return s.leases < max(s.session.Capacity(), 1) }
+// hasRoom asks a lent session whether it may serve one more call now. Since it has one, a capacity below
+// one is the same as one. The lock is held.
+func (s *slot[S]) hasRoom() bool { return s.leases < s.session.Capacity() }
 
 // permit makes a slot: the permission to open a session. The lock is held.
 func (p *Pool[S]) permit(g *group[S]) *slot[S] {
@@ -84,7 +85,7 @@ func (p *Pool[S]) part(s *slot[S]) {
 // offer lets calls share a lent session if it has room, each in turn with the others that have. The lock
 // is held.
 func (p *Pool[S]) offer(s *slot[S]) {
-	if s.roomy || s.asking || s.killed || s.drained || s.worn(s.maxUses) || !s.hasRoom() {
+	if s.roomy || s.killed || s.drained || s.worn(s.maxUses) || !s.hasRoom() {
 		return
 	}
 	s.roomy = true
