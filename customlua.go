@@ -547,6 +547,9 @@ type luaSession struct {
 	ended   sync.Once
 }
 
+// Capacity is one: a Lua state serves one message at a time.
+func (s *luaSession) Capacity() int { return 1 }
+
 // Alive is true: a Lua object says nothing by itself.
 func (s *luaSession) Alive() bool { return true }
 

@@ -989,6 +989,7 @@ type runtimeState struct {
 
 	egress   egress.Cache
 	smtp     sessions.Pool[*smtpSession]
+	peers    knownPeers
 	lua      sessions.Pool[*luaSession]
 	resolver Resolver
 	own      io.Closer       // the resolver, if it is ours

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -19,6 +21,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/egress"
@@ -94,12 +97,29 @@ type EgressPath struct {
 	AllowSMTPAuthPlainWithoutTLS              bool       `config:"allow_smtp_auth_plain_without_tls" default:"false"`
 	AllowSMTPAuthPlainWithoutValidCertificate bool       `config:"allow_smtp_auth_plain_without_valid_certificate" default:"false"`
 
-	// EnablePipelining sends the commands of a transaction in one group where the peer offers
-	// PIPELINING; default on.
+	// EnablePipelining sends commands in groups where the peer offers PIPELINING, and messages before those
+	// ahead of them are answered; default on.
 	EnablePipelining Switch `config:"enable_pipelining" default:"true"`
-	// EnableRSET begins each transaction but the first of a connection with RSET; default on. Off: only
-	// after one that did not end cleanly.
+	// EnableChunking sends content by BDAT where the peer offers CHUNKING (RFC 3030); default on. The option
+	// is this library's own.
+	EnableChunking Switch `config:"enable_chunking" default:"true"`
+	// EnableRSET allows RSET before a message that goes out by BDAT before the one ahead of it is answered;
+	// default on. Off: such messages wait for each other, and RSET comes only after a transaction that may
+	// still be open.
 	EnableRSET Switch `config:"enable_rset" default:"true"`
+	// MaxPipelinedMessages is the most messages that are on their way over one connection before the first
+	// of them is answered; default 32, 1 for none. When a connection breaks, as many may have to be sent
+	// again that the peer has already. The option is this library's own.
+	MaxPipelinedMessages int `config:"max_pipelined_messages" default:"32" min:"1" max:"1024"`
+	// LineEnds is what is done about a CR or an LF that is not part of a CRLF: "repair" (the default) sends a
+	// bare LF as CRLF and a bare CR as a space, and says so in [Result.ContentChanged]; "refuse" fails the
+	// message permanently (554 5.6.0). As it is, it is never sent but with BODY=BINARYMIME: it could end the
+	// message for one peer and not for another. The option is this library's own.
+	LineEnds string `config:"line_ends" default:"repair" enum:"repair,refuse"`
+	// LongLines is what is done about lines of more than 998 octets (RFC 5321 section 4.5.3.1.6): "send" (the
+	// default) sends them as they are, "refuse" fails the message permanently (554 5.6.0). The option is this
+	// library's own.
+	LongLines string `config:"long_lines" default:"send" enum:"send,refuse"`
 	// Ignore8BitChecks sends 8-bit content and addresses to peers that offer neither 8BITMIME nor
 	// SMTPUTF8, instead of failing the message.
 	Ignore8BitChecks bool `config:"ignore_8bit_checks" default:"false"`
@@ -738,11 +758,30 @@ func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 			Text: safeText("delivery: cannot read the content: " + err.Error())}})
 		return
 	}
+	if why := w.unfit(a, content); why != "" {
+		a.settleAll(Result{Status: Permanent, Scope: ScopeMessage, Session: w.unopened(),
+			Response: Response{Code: 554, Enhanced: EnhancedCode{5, 6, 0}, Text: "delivery: " + why}})
+		return
+	}
 	c := &carrier{engine: e, way: w}
 	defer c.done()
 	for batch := range slices.Chunk(a.rcpts, w.path.config.MaxRecipientsPerBatch) {
 		c.transact(ctx, a, content, batch)
 	}
+}
+
+// unfit says why the path refuses a content, if it does.
+func (w *way) unfit(a *attempt, content *smtpclient.Content) string {
+	path := &w.path.config
+	switch {
+	case a.binary():
+		return ""
+	case path.LineEnds == "refuse" && content.HasStray():
+		return "the content holds a CR or an LF that is not part of a CRLF"
+	case path.LongLines == "refuse" && content.HasLongLines():
+		return "the content holds a line of more than 998 octets"
+	}
+	return ""
 }
 
 func contentOf(body Body) *smtpclient.Content {
@@ -772,72 +811,78 @@ type carrier struct {
 	sending bool
 }
 
-// maxStale bounds how many reused sessions one batch may find dead before it gives up.
-const maxStale = 16
+// maxAgain bounds how often one message is sent again to recipients whom nobody judged: because the session
+// had ended before its turn, or broke at the message of another call.
+const maxAgain = 16
 
-// transact sends the message to one batch of recipients and settles each of them.
-//
-// A session that was used before may have been closed by the peer meanwhile. That is no failure of
-// this message: as long as none of its content was sent, it starts again on another session.
+// transact sends the message to a batch of recipients and settles each of them. It takes a transaction
+// more where the peer takes fewer recipients in one, or where the message was not judged by its own
+// merits.
 func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.Content, batch []recipient) {
 	env := &smtpclient.Envelope{From: a.sender.String(), Options: a.msg.MailOptions}
-	for _, r := range batch {
-		env.Rcpts = append(env.Rcpts, smtpclient.Rcpt{Address: r.Address.String(), Options: r.options})
-	}
-	for stale := 0; ; stale++ {
-		s, reused, res := c.session(ctx)
+	left := batch
+	for again := 0; len(left) > 0; {
+		s, res := c.session(ctx)
 		if s == nil {
 			res.Session = c.way.unopened()
-			for i := range batch {
-				a.settle(&batch[i], res)
+			for i := range left {
+				a.settle(&left[i], res)
 			}
 			return
+		}
+		part := left[:min(len(left), s.maxRcpts)]
+		env.Rcpts = env.Rcpts[:0]
+		for _, r := range part {
+			env.Rcpts = append(env.Rcpts, smtpclient.Rcpt{Address: r.Address.String(), Options: r.options})
 		}
 		c.sending = true
 		tx := s.wire.Send(ctx, env, content)
 		c.sending = false
-		if reused && stale < maxStale && wentStale(tx) {
-			c.drop()
+		if !s.wire.Usable() {
+			c.give((*sessions.Lease[*smtpSession]).Retire) // others may still be using it
+		}
+		once := tx.Again && again < maxAgain
+		if once {
+			again++
+		}
+		left = c.settle(a, s, tx, content, part, left[len(part):], once)
+	}
+}
+
+// settle gives their results to the recipients of a transaction, and returns those that are to be tried
+// in another one, the rest of the batch among them.
+func (c *carrier) settle(a *attempt, s *smtpSession, tx *smtpclient.Transaction, content *smtpclient.Content, part, rest []recipient, again bool) []recipient {
+	info := s.describe(tx)
+	var left []recipient
+	for i := range part {
+		r := &tx.Results[i]
+		if again && r.Err != nil || i > 0 && r.Local && tooManyRecipients(&r.Reply) {
+			left = append(left, part[i])
 			continue
 		}
-		info := s.describe(tx)
-		for i := range batch {
-			res := c.way.resultOf(&tx.Results[i], tx)
-			res.Session, res.ContentChanged = info, tx.ContentBegan && content.Changed()
-			a.settle(&batch[i], res)
-		}
-		if !s.wire.Usable() {
-			c.drop()
-		}
-		return
+		res := c.way.resultOf(r, tx)
+		res.Session, res.ContentChanged = info, tx.ContentBegan && content.Changed() && !a.binary()
+		a.settle(&part[i], res)
 	}
+	if len(left) == 0 {
+		return rest
+	}
+	return append(left, rest...)
 }
 
-// wentStale says whether a transaction failed only because the session had ended before it: nothing
-// but its beginning was answered, and that not at all or with a goodbye. A peer that took the MAIL
-// was there, and what it did then is the message's own.
-func wentStale(tx *smtpclient.Transaction) bool {
-	if tx.ContentBegan {
-		return false
-	}
-	if err := tx.Err; err != nil {
-		return (err.Command == "RSET" || err.Command == "MAIL") &&
-			(err.Kind == smtpclient.Closed || err.Kind == smtpclient.Write || err.Kind == smtpclient.Refused)
-	}
-	return !slices.ContainsFunc(tx.Results, func(r smtpclient.Result) bool {
-		return r.Reply.Code != 421 || r.Command != "MAIL" && r.Command != "RSET"
-	})
+// binary reports whether the content goes out octet for octet.
+func (a *attempt) binary() bool {
+	return a.msg.MailOptions != nil && a.msg.MailOptions.Body == smtp.BodyBinaryMIME
 }
 
-// session returns the session to use next and whether it carried messages before. Without a session
-// the result says why.
-func (c *carrier) session(ctx context.Context) (s *smtpSession, reused bool, why Result) {
+// session returns the session to use next. Without one the result says why.
+func (c *carrier) session(ctx context.Context) (s *smtpSession, why Result) {
 	if err := ended(ctx); err != nil {
-		return nil, false, unsent(err)
+		return nil, unsent(err)
 	}
 	if c.lease != nil {
 		if s, ok := c.lease.Session(); ok {
-			return s, true, Result{}
+			return s, Result{}
 		}
 	}
 	path := &c.way.path.config
@@ -856,23 +901,23 @@ func (c *carrier) session(ctx context.Context) (s *smtpSession, reused bool, why
 		MaxUses:     path.MaxDeliveriesPerConnection,
 	})
 	if err != nil {
-		return nil, false, notAcquired(err)
+		return nil, notAcquired(err)
 	}
 	c.lease = lease
 	if s, ok := lease.Session(); ok {
-		return s, true, Result{}
+		return s, Result{}
 	}
 	s, key, err := c.engine.connect(ctx, c.way)
 	if err != nil {
-		c.drop()
+		c.give((*sessions.Lease[*smtpSession]).Discard)
 		if cause := ended(ctx); cause != nil {
-			return nil, false, unsent(cause)
+			return nil, unsent(cause)
 		}
-		return nil, false, Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{
+		return nil, Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{
 			Code: 400, Text: safeText("delivery: failed to connect to any candidate hosts: " + oneLine(err))}}
 	}
 	lease.Opened(key, s)
-	return s, false, Result{}
+	return s, Result{}
 }
 
 // notAcquired is the result of a call that got no session.
@@ -886,9 +931,9 @@ func notAcquired(err error) Result {
 	return unsent(err)
 }
 
-// drop gives a session up that is not to be used again.
-func (c *carrier) drop() {
-	c.lease.Discard()
+// give ends the lease in one of its ways.
+func (c *carrier) give(back func(*sessions.Lease[*smtpSession])) {
+	back(c.lease)
 	c.lease = nil
 }
 
@@ -897,7 +942,7 @@ func (c *carrier) done() {
 	switch {
 	case c.lease == nil:
 	case c.sending:
-		c.drop()
+		c.lease.Retire()
 	default:
 		c.lease.Release()
 	}
@@ -1003,6 +1048,9 @@ func (r *Runtime) clientConfig(w *way, c *candidate, s *smtpSession) (*smtpclien
 		TLS:               tlsPolicies[path.EnableTLS],
 		TLSConfig:         &tls.Config{RootCAs: r.RootCAs},
 		DisablePipelining: path.EnablePipelining == Off,
+		DisableChunking:   path.EnableChunking == Off,
+		MaxPipelined:      path.MaxPipelinedMessages,
+		Peer:              r.state.peers.get(c.network() + " " + c.address()),
 		NoReset:           path.EnableRSET == Off,
 		Ignore8BitChecks:  path.Ignore8BitChecks,
 		Timeouts: smtpclient.Timeouts{
@@ -1076,9 +1124,14 @@ func loadCertificate(cert, key *KeySource) (tls.Certificate, error) {
 type smtpSession struct {
 	engine *smtpEngine
 	wire   *smtpclient.Session
-	info   Session
+	info   Session // not changed once the session is open: results share it
 	ended  sync.Once
+	// maxRcpts is how many recipients the peer takes in one transaction.
+	maxRcpts int
 }
+
+// Capacity is how many messages may be on their way or in line.
+func (s *smtpSession) Capacity() int { return s.wire.Capacity() }
 
 // Alive looks whether the peer has hung up or said goodbye while nobody listened.
 func (s *smtpSession) Alive() bool { return s.wire.Usable() && s.wire.Idle() == nil }
@@ -1110,6 +1163,7 @@ func (s *smtpSession) end() {
 // opened completes the description by what is known only now.
 func (s *smtpSession) opened() {
 	info := s.wire.Info()
+	s.maxRcpts = cmp.Or(info.MaxRcpts, math.MaxInt)
 	s.info.RemoteAddr, s.info.LocalAddr = info.RemoteAddr, info.LocalAddr
 	if s.info.LocalAddr == "@" { // the end of a unix socket has no name
 		s.info.LocalAddr = ""
@@ -1130,10 +1184,11 @@ func (s *smtpSession) copyInfo() *Session {
 
 // describe describes the session for a result, with the transcript if anything went wrong.
 func (s *smtpSession) describe(tx *smtpclient.Transaction) *Session {
-	info := s.copyInfo()
-	if tx.Err != nil || slices.ContainsFunc(tx.Results, func(r smtpclient.Result) bool { return !r.Accepted }) {
-		info.Transcript = s.wire.Transcript()
+	if tx.Transcript == nil {
+		return &s.info
 	}
+	info := s.copyInfo()
+	info.Transcript = tx.Transcript
 	return info
 }
 
@@ -1147,7 +1202,7 @@ func (w *way) resultOf(r *smtpclient.Result, tx *smtpclient.Transaction) Result 
 		Scope:    ScopeMessage,
 		Response: Response{r.Reply.Code, EnhancedCode(r.Reply.Enhanced), r.Reply.Text, r.Command},
 	}
-	if r.Command == "RCPT" || r.Command == "." && r.Accepted {
+	if r.Command == "RCPT" || r.Accepted {
 		res.Scope = ScopeRecipient
 	}
 	switch code := r.Reply.Code; {
@@ -1173,7 +1228,16 @@ func tooManyRecipients(r *smtpclient.Reply) bool {
 func (w *way) broken(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
 	res := Result{Status: Transient, Scope: ScopeMessage, MaybeDelivered: r.MaybeDelivered, Err: r.Err,
 		Response: Response{Code: 400, Command: r.Command, Text: safeText("delivery: failed to send message: " + oneLine(r.Err))}}
-	if tx.Err != nil && tx.Err.Kind == smtpclient.Timeout {
+	switch {
+	case tx.Err == nil:
+	case tx.Err.Kind == smtpclient.Unsent:
+		res.Status, res.Response = Unsent, Response{}
+	case tx.Err.Reply != nil:
+		res.Response = Response{tx.Err.Reply.Code, EnhancedCode(tx.Err.Reply.Enhanced), tx.Err.Reply.Text, r.Command}
+		if res.Response.Code >= 500 || res.Response.Code < 400 { // not a reply to this message
+			res.Response.Code, res.Response.Enhanced = 400, EnhancedCode{}
+		}
+	case tx.Err.Kind == smtpclient.Timeout:
 		res.Response.Code, res.Response.Enhanced = 421, EnhancedCode{4, 4, 2}
 		res.Response.Text = safeText(fmt.Sprintf("delivery: failed to send message to %s: %s", w.ready, oneLine(r.Err)))
 	}
@@ -1182,6 +1246,51 @@ func (w *way) broken(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
 
 // oneLine is an error's text fit for a reply: errors that were joined stand behind each other.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ", ") }
+
+// knownPeers holds what is known of peers, by network and address. It is bounded: one more drops those
+// that were not asked for within an hour, or any.
+type knownPeers struct {
+	mu    sync.Mutex
+	peers map[string]*knownPeer
+}
+
+type knownPeer struct {
+	smtpclient.Peer
+	asked time.Time
+}
+
+const maxKnownPeers = 10_000
+
+func (k *knownPeers) get(address string) *smtpclient.Peer {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	p := k.peers[address]
+	if p == nil {
+		k.makeRoom(now)
+		p = &knownPeer{}
+		k.peers[address] = p
+	}
+	p.asked = now
+	return &p.Peer
+}
+
+// makeRoom makes room for one more. The lock is held.
+func (k *knownPeers) makeRoom(now time.Time) {
+	if k.peers == nil {
+		k.peers = map[string]*knownPeer{}
+	}
+	if len(k.peers) < maxKnownPeers {
+		return
+	}
+	maps.DeleteFunc(k.peers, func(_ string, p *knownPeer) bool { return now.Sub(p.asked) > time.Hour })
+	for address := range k.peers {
+		if len(k.peers) < maxKnownPeers {
+			return
+		}
+		delete(k.peers, address)
+	}
+}
 
 // fullDelay is when a message is tried again for which there was no room to wait: at some moment of
 // the next minute, so that those who were refused together do not return together.

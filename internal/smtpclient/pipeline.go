@@ -319,7 +319,7 @@ func (s *Session) buryFlight() {
 		// What the peer has whole it may have taken, unless it had said goodbye before it came to that.
 		maybe := t.whole && s.flushed >= t.end && (!s.gone || t.verdict != 0)
 		switch {
-		case t.skip != nil:
+		case t.skip != nil && !maybe:
 			t.fail(t.skip, false, true)
 		case t == first && s.leaving != nil && !t.got421 && !maybe:
 			t.fail(cause, false, true) // it stood behind the goodbye
