@@ -58,7 +58,7 @@ func (m *randomMood) at(_ *modelPeer, stage modelStage) (w modelWhim) {
 		switch {
 		case m.chance(m.odds.die):
 			w.delay = m.delay(m.odds.longest)
-			w.end = []modelEnd{closes, closes, resets, fallsSilent, stopsReading}[m.rng.IntN(5)]
+			w.end = []modelEnd{closes, closes, resets, fallsSilent, stopsReading, loses, losesAndEnds}[m.rng.IntN(7)]
 			return w
 		case m.chance(m.odds.leave) && stage != atContent:
 			w.refuse = 421

@@ -62,6 +62,8 @@ const (
 	resets                // instead of the reply
 	fallsSilent           // and reads on
 	stopsReading          // and says nothing more
+	loses                 // this reply and all that follow, but goes on working
+	losesAndEnds          // as loses, and the client sees the connection end
 )
 
 // modelOffers is what a peer offers, and how it reads the standards where they leave it the choice.
@@ -105,6 +107,7 @@ type modelPeer struct {
 	in     *bufio.Reader
 	out    []byte
 	gone   bool
+	mute   bool // its replies are lost
 	log    modelLog
 
 	// The transaction.
@@ -381,7 +384,7 @@ func (p *modelPeer) allowsContent() bool {
 		w.end = closesAfter
 		p.say(w, w.refuse, p.from.sender(), "enough")
 	case w.end != stays || w.instead != "":
-		p.emit(w, nil)
+		p.emit(w, nil) // which loses no reply but those to come
 	}
 	return !p.gone
 }
@@ -570,14 +573,21 @@ func (p *modelPeer) emit(w modelWhim, reply []byte) {
 		p.flush(0)
 		time.Sleep(2 * time.Hour) // longer than any timeout of the client
 	}
-	if w.end > closesAfter {
+	switch {
+	case w.end == loses || w.end == losesAndEnds:
+		p.lose(w.end == losesAndEnds)
+	case w.end > closesAfter:
 		p.gone, p.out = true, nil
 		return
 	}
 	if w.instead != "" {
 		reply = []byte(w.instead)
 	}
-	p.log.add('S', reply)
+	side := byte('S')
+	if p.mute {
+		side = 'x'
+	}
+	p.log.add(side, reply)
 	p.out = append(p.out, reply...)
 	if w.again {
 		p.out = append(p.out, reply...)
@@ -592,10 +602,20 @@ func (p *modelPeer) emit(w modelWhim, reply []byte) {
 	}
 }
 
+// lose is how a connection breaks that carries on what the client has sent, but no reply.
+func (p *modelPeer) lose(ends bool) {
+	p.log.add('!', []byte("loses its replies"))
+	p.flush(0)
+	p.mute = true
+	if ends {
+		p.raw.CloseWrite()
+	}
+}
+
 // flush writes the replies that were gathered. That nobody reads them any more changes nothing: what the
 // client has sent is still the peer's to work at.
 func (p *modelPeer) flush(drip time.Duration) {
-	for b := p.out; len(b) > 0; {
+	for b := p.out; len(b) > 0 && !p.mute; {
 		n := 1
 		if drip == 0 {
 			n = p.mood.piece(p, len(b))
