@@ -159,8 +159,8 @@ func randomOdds(rng *rand.Rand, kind modelKind) *modelOdds {
 			o.stages = 1 << rng.IntN(int(modelStages))
 			o.leave, o.die = 4*o.leave, 4*o.die
 		}
-		if rng.IntN(4) == 0 {
-			o.refuseReset = upTo(1000)
+		if rng.IntN(2) == 0 {
+			o.refuseReset = upTo(2000)
 		}
 		if rng.IntN(3) == 0 {
 			o.idle = upTo(300)
