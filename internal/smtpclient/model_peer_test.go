@@ -22,6 +22,7 @@ type modelPeer struct {
 	out    []byte
 	gone   bool
 	mute   bool // its replies are lost
+	left   bool // it has said 421
 	log    modelLog
 
 	// The transaction.

@@ -11,6 +11,7 @@ import (
 
 // say gives a reply. Its text begins with whom it is about.
 func (p *modelPeer) say(w modelWhim, code int, who modelWho, text string) {
+	p.left = p.left || code == 421
 	b := p.scratch[:0]
 	for i := range w.lines + 1 {
 		b = strconv.AppendInt(b, int64(code), 10)
