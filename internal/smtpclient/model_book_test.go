@@ -28,7 +28,6 @@ type modelBook struct {
 
 	mu       sync.Mutex
 	messages []*modelMessage
-	peers    []*modelPeer
 	failures int
 	peek     []byte
 	counts   modelCounts
@@ -111,17 +110,10 @@ func (b *modelBook) begin(m *modelMessage, rcpts []modelAddress) (attempt int) {
 	return len(m.attempts) - 1
 }
 
-func (b *modelBook) addPeer(p *modelPeer) {
+func (b *modelBook) countSession() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.peers = append(b.peers, p)
 	b.counts.sessions++
-}
-
-func (b *modelBook) peer(number int) *modelPeer {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.peers[number]
 }
 
 // at finds the attempt that a sender stands for.

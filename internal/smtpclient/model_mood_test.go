@@ -34,8 +34,9 @@ type modelOdds struct {
 
 // randomMood is the mood of the peers of one connection.
 type randomMood struct {
-	rng  *rand.Rand
-	odds *modelOdds
+	rng   *rand.Rand
+	odds  *modelOdds
+	sulks bool // after a 421 without closing
 }
 
 func (m *randomMood) chance(odds int) bool { return odds > 0 && m.rng.IntN(10_000) < odds }
@@ -47,7 +48,15 @@ func (m *randomMood) piece(_ *modelPeer, n int) int {
 	return n
 }
 
-func (m *randomMood) at(_ *modelPeer, stage modelStage) (w modelWhim) {
+func (m *randomMood) at(p *modelPeer, stage modelStage) (w modelWhim) {
+	if p.left {
+		// It sulks, or serves on. What it takes now it acknowledges at once: a client need not wait long for
+		// what stands behind a 421, nor think that it was accepted.
+		if m.sulks && stage != atContent {
+			w.refuse = 421
+		}
+		return w
+	}
 	if stage == atWait {
 		if m.chance(m.odds.idle) {
 			w = modelWhim{instead: fmt.Sprintf("421 4.4.2 %s too long\r\n", modelIdle), end: closesAfter}
@@ -58,10 +67,11 @@ func (m *randomMood) at(_ *modelPeer, stage modelStage) (w modelWhim) {
 		switch {
 		case m.chance(m.odds.die):
 			w.delay = m.delay(m.odds.longest)
-			w.end = []modelEnd{closes, closes, resets, fallsSilent, stopsReading}[m.rng.IntN(5)]
+			w.end = []modelEnd{closes, closes, resets, fallsSilent, stopsReading, loses, losesAndEnds}[m.rng.IntN(7)]
 			return w
 		case m.chance(m.odds.leave) && stage != atContent:
 			w.refuse = 421
+			m.sulks = m.rng.IntN(2) == 0
 			if m.rng.IntN(2) == 0 {
 				w.end = closesAfter
 			}
@@ -159,8 +169,8 @@ func randomOdds(rng *rand.Rand, kind modelKind) *modelOdds {
 			o.stages = 1 << rng.IntN(int(modelStages))
 			o.leave, o.die = 4*o.leave, 4*o.die
 		}
-		if rng.IntN(4) == 0 {
-			o.refuseReset = upTo(1000)
+		if rng.IntN(2) == 0 {
+			o.refuseReset = upTo(2000)
 		}
 		if rng.IntN(3) == 0 {
 			o.idle = upTo(300)

@@ -5,93 +5,9 @@ import (
 	"bytes"
 	"hash/maphash"
 	"io"
-	"slices"
 	"strconv"
-	"sync"
-	"time"
 
 	"github.com/mtadelivery/delivery/internal/smtptest"
-)
-
-// modelStage is a point of the dialogue at which a peer may do otherwise than expected.
-type modelStage int
-
-const (
-	atBanner modelStage = iota
-	atHello
-	atReset
-	atMail
-	atRcpt
-	atData
-	atContent // its first bytes have come
-	atChunk   // a BDAT that is not the last
-	atEnd     // the end of the data, by dot or BDAT LAST; with LMTP once for each recipient
-	atWait    // everything is answered and nothing more has come
-	modelStages
-)
-
-var modelStageNames = [...]string{"banner", "EHLO", "RSET", "MAIL", "RCPT", "DATA", "content", "BDAT", "end", "wait"}
-
-func (s modelStage) String() string { return modelStageNames[s] }
-
-// modelMood says what a peer does at a stage.
-type modelMood interface {
-	at(p *modelPeer, stage modelStage) modelWhim
-	// pieces cuts n bytes that could be read, or written, at once.
-	piece(p *modelPeer, n int) int
-}
-
-// modelWhim is what a peer does at a stage. The zero value is to answer as it should.
-type modelWhim struct {
-	delay   time.Duration // before the reply
-	refuse  int           // the code to refuse with
-	lines   int           // further lines of the reply
-	instead string        // said in place of the reply
-	again   bool          // the reply comes twice
-	drip    time.Duration // the reply comes byte by byte, with this time before each
-	end     modelEnd
-}
-
-// modelEnd is how a peer leaves.
-type modelEnd int
-
-const (
-	stays        modelEnd = iota
-	closesAfter           // the reply
-	closes                // instead of the reply
-	resets                // instead of the reply
-	fallsSilent           // and reads on
-	stopsReading          // and says nothing more
-)
-
-// modelOffers is what a peer offers, and how it reads the standards where they leave it the choice.
-type modelOffers struct {
-	pipelining, chunking, eightBit, lmtp bool
-	size                                 int64 // -1: SIZE is not offered
-
-	// keepsAfterData: a refused DATA leaves the transaction open.
-	keepsAfterData bool
-	// afterChunk is what a refused BDAT leaves (RFC 3030 section 2: the state is indeterminate, and RSET must
-	// come next).
-	afterChunk modelAftermath
-	// asksForNothing: DATA gets 354 although no recipient was accepted (RFC 2920 section 3.1).
-	asksForNothing bool
-	// deaf: what comes in the same read as the end of a message gets 503.
-	deaf bool
-	// hangsUp: when something comes in the same read as the end of a message, it closes.
-	hangsUp bool
-	// maxResets without a message accepted between them; then it hangs up. 0: no limit.
-	maxResets int
-	// gathers: replies go out when there is nothing more to read.
-	gathers bool
-}
-
-type modelAftermath int
-
-const (
-	chunkEndsIt  modelAftermath = iota // the transaction is over
-	chunkJamsIt                        // everything but RSET gets 503
-	chunkKeepsIt                       // sender and recipients stay, and further content would be theirs
 )
 
 // modelPeer is the server's side of one connection. It keeps to the standards, whatever its mood, and
@@ -105,6 +21,8 @@ type modelPeer struct {
 	in     *bufio.Reader
 	out    []byte
 	gone   bool
+	mute   bool // its replies are lost
+	left   bool // it has said 421
 	log    modelLog
 
 	// The transaction.
@@ -381,7 +299,7 @@ func (p *modelPeer) allowsContent() bool {
 		w.end = closesAfter
 		p.say(w, w.refuse, p.from.sender(), "enough")
 	case w.end != stays || w.instead != "":
-		p.emit(w, nil)
+		p.emit(w, nil) // which loses no reply but those to come
 	}
 	return !p.gone
 }
@@ -522,169 +440,6 @@ func (p *modelPeer) messageOver() {
 	}
 }
 
-// say gives a reply. Its text begins with whom it is about.
-func (p *modelPeer) say(w modelWhim, code int, who modelWho, text string) {
-	b := p.scratch[:0]
-	for i := range w.lines + 1 {
-		b = strconv.AppendInt(b, int64(code), 10)
-		if i < w.lines {
-			b = append(b, '-')
-		} else {
-			b = append(b, ' ')
-		}
-		if code != 354 && code != 220 {
-			b = strconv.AppendInt(b, int64(code/100), 10)
-			b = append(b, ".1.0 "...)
-		}
-		if who != "" {
-			b = append(append(b, who...), ' ')
-		}
-		b = append(append(b, text...), "\r\n"...)
-	}
-	p.scratch = b
-	p.emit(w, b)
-}
-
-// emit says reply, or does what the mood wants instead.
-func (p *modelPeer) emit(w modelWhim, reply []byte) {
-	if w.delay > 0 {
-		if !p.offers.gathers {
-			p.flush(0)
-		}
-		time.Sleep(w.delay)
-	}
-	switch w.end {
-	case closes:
-		p.log.add('!', []byte("closes"))
-		p.flush(0)
-		p.raw.Close()
-	case resets:
-		p.log.add('!', []byte("resets"))
-		p.raw.Reset()
-	case fallsSilent:
-		p.log.add('!', []byte("falls silent"))
-		p.flush(0)
-		io.Copy(io.Discard, p.raw)
-	case stopsReading:
-		p.log.add('!', []byte("stops reading"))
-		p.flush(0)
-		time.Sleep(2 * time.Hour) // longer than any timeout of the client
-	}
-	if w.end > closesAfter {
-		p.gone, p.out = true, nil
-		return
-	}
-	if w.instead != "" {
-		reply = []byte(w.instead)
-	}
-	p.log.add('S', reply)
-	p.out = append(p.out, reply...)
-	if w.again {
-		p.out = append(p.out, reply...)
-	}
-	if w.drip > 0 || w.end == closesAfter || !p.offers.gathers {
-		p.flush(w.drip)
-	}
-	if w.end == closesAfter {
-		p.log.add('!', []byte("closes"))
-		p.raw.Close()
-		p.gone = true
-	}
-}
-
-// flush writes the replies that were gathered. That nobody reads them any more changes nothing: what the
-// client has sent is still the peer's to work at.
-func (p *modelPeer) flush(drip time.Duration) {
-	for b := p.out; len(b) > 0; {
-		n := 1
-		if drip == 0 {
-			n = p.mood.piece(p, len(b))
-		} else {
-			time.Sleep(drip)
-		}
-		if _, err := p.raw.Write(b[:n]); err != nil {
-			break
-		}
-		b = b[n:]
-	}
-	p.out = p.out[:0]
-}
-
 func (p *modelPeer) blame(format string, args ...any) {
 	p.book.failf(p, p.asked.message, format, args...)
-}
-
-// modelWho begins the text of replies, so that a result shows whose reply it got.
-type modelWho string
-
-const (
-	modelSequence modelWho = "sequence" // about the order of commands, and nobody's own
-	modelIdle     modelWho = "idle"     // about the connection
-)
-
-// modelAddress is the number of a message, and of an attempt to send it or of a recipient.
-type modelAddress struct{ message, index int }
-
-func (a modelAddress) text(first byte, left, right int) modelWho {
-	var b [32]byte
-	t := strconv.AppendInt(append(b[:0], first), int64(left), 10)
-	return modelWho(strconv.AppendInt(append(t, '.'), int64(right), 10))
-}
-
-// sender is "m12.3" for the third attempt at message 12.
-func (a modelAddress) sender() modelWho { return a.text('m', a.message, a.index) }
-
-// rcpt is "r12.3" for its recipient 3.
-func (a modelAddress) rcpt() modelWho { return a.text('r', a.message, a.index) }
-
-func parseModelAddress(arg []byte, prefix string) (modelAddress, bool) {
-	rest, ok := bytes.CutPrefix(arg, []byte(prefix))
-	at := bytes.IndexByte(rest, '@')
-	if !ok || at < 0 || bytes.IndexByte(rest, '>') < 0 {
-		return modelAddress{}, false
-	}
-	left, right, _ := bytes.Cut(rest[:at], []byte{'.'})
-	message, err := strconv.Atoi(string(left))
-	index, err2 := strconv.Atoi(string(right))
-	return modelAddress{message, index}, err == nil && err2 == nil
-}
-
-// modelLog is a ring of the last lines of a dialogue.
-type modelLog struct {
-	mu    sync.Mutex
-	lines [][]byte
-	next  int
-}
-
-const modelLogLines = 200
-
-func (l *modelLog) add(side byte, line []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lines == nil {
-		l.lines = make([][]byte, modelLogLines)
-	}
-	slot := &l.lines[l.next]
-	*slot = append(append(append((*slot)[:0], side), ": "...), line[:min(len(line), 160)]...)
-	l.next = (l.next + 1) % modelLogLines
-}
-
-// around returns the lines around the last one that holds what, the newest ones where none does.
-func (l *modelLog) around(what string) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var lines []string
-	last := -1
-	for i := range l.lines {
-		if line := l.lines[(l.next+i)%modelLogLines]; len(line) > 0 {
-			lines = append(lines, string(bytes.TrimRight(line, "\r\n")))
-			if bytes.Contains(line, []byte(what)) {
-				last = len(lines)
-			}
-		}
-	}
-	if last >= 0 {
-		lines = lines[:min(last+15, len(lines))]
-	}
-	return slices.Clone(lines[max(0, len(lines)-50):])
 }

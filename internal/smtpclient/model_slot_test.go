@@ -107,7 +107,7 @@ func (r *modelRun) open(slot *modelSlot) *modelSession {
 	r.opened++
 	mood := &randomMood{rng: rand.New(rand.NewPCG(r.seed, uint64(number)<<8|1)), odds: r.odds}
 	p := newModelPeer(number, r.offers, mood, r.book, server.(*smtptest.PipeConn))
-	r.book.addPeer(p)
+	r.book.countSession()
 	r.conns[p] = client
 	r.mu.Unlock()
 	r.peers.Go(func() {

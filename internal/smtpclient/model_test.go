@@ -16,7 +16,7 @@ import (
 var (
 	peersSeed     = flag.Uint64("peers.seed", 1, "the first seed of the test with random peers")
 	peersSeeds    = flag.Int("peers.seeds", 0, "how many seeds it runs; 0: as many as give each 500 messages")
-	peersMessages = flag.Int("peers.messages", 20_000, "how many messages it sends, over all seeds")
+	peersMessages = flag.Int("peers.messages", 40_000, "how many messages it sends, over all seeds")
 )
 
 // TestRandomPeers lets many callers share sessions with random peers, in virtual time: each recipient
