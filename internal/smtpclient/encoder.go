@@ -46,11 +46,14 @@ func (e *encoder) add(dst, src []byte) []byte {
 	return dst
 }
 
-// pass takes note of src, which was sent as it is. No add may come before or after it, but end must:
-// it has the line end that may be missing.
+// pass takes note of a part of the content, or all of it, that was sent as it is; see Content.asIs. An
+// encoder that passes never adds, but its end has the line end that may be missing.
 func (e *encoder) pass(src []byte) {
+	if len(src) == 0 {
+		return
+	}
 	e.written += int64(len(src))
-	e.midLine = e.kind != verbatim && len(src) > 0 && src[len(src)-1] != '\n'
+	e.midLine = e.kind != verbatim && src[len(src)-1] != '\n'
 }
 
 // end appends the end of the content: the CRLF that is missing, and the lone dot; six bytes at most.

@@ -203,6 +203,9 @@ func checkWire(t *testing.T, in []byte, sizes ...int) {
 	}
 
 	held := BytesContent(in)
+	if held.asIs(dotted) {
+		t.Fatal("a content that nobody has looked at is trusted")
+	}
 	checkFacts(t, "in memory", held, in)
 	stream := piecesContent(in, sizes)
 	checkFacts(t, "a stream", stream, in)
@@ -220,7 +223,9 @@ func checkWire(t *testing.T, in []byte, sizes ...int) {
 		}
 		if held.asIs(kind) {
 			e := encoder{kind: kind}
-			e.pass(in)
+			e.pass(in[:len(in)/2])
+			e.pass(in[len(in)/2:])
+			e.pass(nil)
 			got := e.end(bytes.Clone(in))
 			if !bytes.Equal(got, want[kind]) || e.written != held.sizeAs(kind) {
 				t.Fatalf("%s as it is as %d: %d octets, %s", short(in), kind, e.written, short(got))
