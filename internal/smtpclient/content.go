@@ -70,7 +70,7 @@ func (c *Content) sizeAs(kind encoding) int64 {
 // time.
 func (c *Content) asIs(kind encoding) bool {
 	switch {
-	case c.open != nil:
+	case c.open != nil, !c.inspected:
 		return false
 	case kind == verbatim:
 		return true

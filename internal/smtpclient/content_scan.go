@@ -126,27 +126,26 @@ func (in *inspector) lines(p []byte) {
 
 // eachLine does what lines does, for a p that survey has not found clean.
 func (in *inspector) eachLine(p []byte) {
-	for len(p) > 0 {
-		if in.line == 0 && p[0] == '.' {
-			in.found.dots = true
+	bareCR := bytes.Count(p, oneCR)
+	for {
+		n := bytes.IndexByte(p, '\n')
+		if n < 0 {
+			break
 		}
-		text, rest, ended := bytes.Cut(p, oneLF)
-		p = rest
-		if ended {
-			if n := len(text); n > 0 && text[n-1] == '\r' {
-				text = text[:n-1]
-			} else {
-				in.found.stray = true
-				in.bareLF++
-			}
-		}
-		in.found.stray = in.found.stray || bytes.IndexByte(text, '\r') >= 0
-		if ended {
-			in.endLine(int64(len(text)))
+		text := n
+		if n > 0 && p[n-1] == '\r' {
+			text--
+			bareCR--
 		} else {
-			in.line += int64(len(text))
+			in.found.stray = true
+			in.bareLF++
 		}
+		in.endLine(int64(text))
+		p = p[n+1:]
+		in.found.dots = in.found.dots || len(p) > 0 && p[0] == '.'
 	}
+	in.line += int64(len(p))
+	in.found.stray = in.found.stray || bareCR > 0
 }
 
 // endLine ends the line after n more bytes of it.
@@ -172,11 +171,13 @@ func (in *inspector) facts(size int64) facts {
 
 func has8Bit(p []byte) bool {
 	const high = 0x8080808080808080
-	word := binary.NativeEndian.Uint64
 	for len(p) >= 64 {
-		q := p[:64]
-		if (word(q)|word(q[8:])|word(q[16:])|word(q[24:])|
-			word(q[32:])|word(q[40:])|word(q[48:])|word(q[56:]))&high != 0 {
+		q := (*[64]byte)(p) // so that the bounds are checked once
+		a := binary.NativeEndian.Uint64(q[0:]) | binary.NativeEndian.Uint64(q[8:])
+		b := binary.NativeEndian.Uint64(q[16:]) | binary.NativeEndian.Uint64(q[24:])
+		c := binary.NativeEndian.Uint64(q[32:]) | binary.NativeEndian.Uint64(q[40:])
+		d := binary.NativeEndian.Uint64(q[48:]) | binary.NativeEndian.Uint64(q[56:])
+		if (a|b|c|d)&high != 0 {
 			return true
 		}
 		p = p[64:]

@@ -121,6 +121,39 @@ func TestInspect(t *testing.T) {
 	}
 }
 
+// What survey calls clean is what is fast: it must know the usual contents, and where their lines end.
+func TestSurvey(t *testing.T) {
+	base64 := strings.Repeat(strings.Repeat("x", 76)+"\r\n", 40)
+	tests := []struct {
+		in          string
+		dotsMatter  bool
+		first, last int
+		clean       bool
+	}{
+		{"", true, -1, -1, true},
+		{"a", true, -1, -1, true},
+		{base64, true, 77, len(base64) - 1, true},
+		{base64 + "xyz\r\n" + base64 + "a", true, 77, 2*len(base64) + 4, true},
+		{"a\r\n\r\nabc\r\n", true, 2, 9, true},
+		{"a\r\n.\r\n", false, 2, 5, true},
+		{"a\r\n.\r\n", true, 0, 0, false},
+		{base64 + "." + base64, true, 0, 0, false},
+		{base64 + "\n", false, 0, 0, false},
+		{base64 + "\r", false, 0, 0, false},
+		{"\n", false, 0, 0, false},
+		{"a\rb\n", false, 0, 0, false},
+		{"a\r\nb\nc\r", false, 0, 0, false},
+		{base64 + strings.Repeat("x", 998) + "\r\n", true, 77, len(base64) + 999, true},
+		{base64 + strings.Repeat("x", 999) + "\r\n", true, 0, 0, false},
+	}
+	for _, test := range tests {
+		first, last, clean := survey([]byte(test.in), test.dotsMatter)
+		if clean != test.clean || clean && (first != test.first || last != test.last) {
+			t.Errorf("%s, dots matter: %v: %d, %d, %v", short([]byte(test.in)), test.dotsMatter, first, last, clean)
+		}
+	}
+}
+
 // A content held in memory is inspected and encoded without an allocation.
 func TestContentAllocates(t *testing.T) {
 	in := bytes.Repeat([]byte("a line\r\n.dots\nand \r strays\r\n"), 100)
@@ -184,6 +217,7 @@ func TestInspectErrors(t *testing.T) {
 		{"too long", 2, body(strings.NewReader("abc")), "the body holds more than the 2 bytes it should", nil},
 		{"empty and not", 0, body(strings.NewReader("a")), "the body holds more than the 0 bytes it should", nil},
 		{"no progress", 2, body(stuck{}), "reading the body: multiple Read calls return no data or error", io.ErrNoProgress},
+		{"an impossible count", 2, body(boastful{}), "the body's reader returned an impossible count", nil},
 	}
 	for _, test := range tests {
 		err := StreamContent(test.size, test.open).Inspect(context.Background())
@@ -204,6 +238,33 @@ func TestInspectErrors(t *testing.T) {
 func body(r io.Reader) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(r), nil }
 }
+
+// A content is read once to be inspected, however often that is asked for.
+func TestInspectOnce(t *testing.T) {
+	opened := 0
+	c := StreamContent(1, func() (io.ReadCloser, error) {
+		opened++
+		if opened == 1 {
+			return nil, errors.New("not yet")
+		}
+		return io.NopCloser(strings.NewReader("a")), nil
+	})
+	if err := c.Inspect(t.Context()); err == nil {
+		t.Error("no error")
+	}
+	for range 3 {
+		if err := c.Inspect(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if opened != 2 {
+		t.Errorf("opened %d times", opened)
+	}
+}
+
+type boastful struct{}
+
+func (boastful) Read(b []byte) (int, error) { return len(b) + 1, nil }
 
 type stuck struct{}
 

@@ -46,18 +46,20 @@ func (e *encoder) add(dst, src []byte) []byte {
 	return dst
 }
 
-// pass takes note of src, which was sent as it is. No add may come before or after it, but end must:
-// it has the line end that may be missing.
+// pass takes note of a part of the content, or all of it, that was sent as it is; see Content.asIs. An
+// encoder that passes never adds, but its end has the line end that may be missing.
 func (e *encoder) pass(src []byte) {
+	if len(src) == 0 {
+		return
+	}
 	e.written += int64(len(src))
-	e.midLine = e.kind != verbatim && len(src) > 0 && src[len(src)-1] != '\n'
+	e.midLine = e.kind != verbatim && src[len(src)-1] != '\n'
 }
 
 // end appends the end of the content: the CRLF that is missing, and the lone dot; six bytes at most.
 func (e *encoder) end(dst []byte) []byte {
 	if e.cr {
-		e.cr = false
-		dst = e.text(dst, space)
+		dst = e.blank(dst)
 	}
 	if e.midLine {
 		dst = e.endLine(dst)
@@ -68,15 +70,13 @@ func (e *encoder) end(dst []byte) []byte {
 	return dst
 }
 
-var space = []byte(" ")
-
 // afterCR decides what becomes of the CR before src, and returns what is left of src.
 func (e *encoder) afterCR(dst, src []byte) ([]byte, []byte) {
 	e.cr = false
 	if src[0] == '\n' {
 		return e.endLine(dst), src[1:]
 	}
-	return e.text(dst, space), src
+	return e.blank(dst), src
 }
 
 // lines appends p, in which no CRLF begins before p or ends behind it.
@@ -96,27 +96,48 @@ func (e *encoder) lines(dst, p []byte) []byte {
 }
 
 // eachLine does what lines does, for a p that survey has not found clean and whose first dot is doubled.
+// What needs no change between two line ends that do goes out in one piece.
 func (e *encoder) eachLine(dst, p []byte) []byte {
+	begin, dots, bareCR := len(dst), 0, bytes.Count(p, oneCR)
+	same := 0 // where the piece begins
+	for at := 0; ; at++ {
+		n := bytes.IndexByte(p[at:], '\n')
+		if n < 0 {
+			break
+		}
+		at += n
+		if at > 0 && p[at-1] == '\r' {
+			bareCR--
+		} else {
+			dst = append(append(dst, p[same:at]...), '\r')
+			same = at
+		}
+		if e.kind == dotted && at+1 < len(p) && p[at+1] == '.' {
+			dst = append(append(dst, p[same:at+1]...), '.')
+			same = at + 1
+			dots++
+		}
+	}
+	dst = append(dst, p[same:]...)
+	if bareCR > 0 {
+		blankBareCRs(dst[begin:])
+	}
+	e.midLine = p[len(p)-1] != '\n'
+	e.written += int64(len(dst) - begin - dots)
+	return dst
+}
+
+// blankBareCRs replaces each CR that no LF follows by a space.
+func blankBareCRs(p []byte) {
 	for {
-		line, rest, ended := bytes.Cut(p, oneLF)
-		if ended {
-			line = bytes.TrimSuffix(line, oneCR)
+		cr := bytes.IndexByte(p, '\r')
+		if cr < 0 {
+			return
 		}
-		for cr := bytes.IndexByte(line, '\r'); cr >= 0; cr = bytes.IndexByte(line, '\r') {
-			dst = e.text(e.text(dst, line[:cr]), space)
-			line = line[cr+1:]
+		if cr+1 == len(p) || p[cr+1] != '\n' {
+			p[cr] = ' '
 		}
-		dst = e.text(dst, line)
-		if ended {
-			dst = e.endLine(dst)
-		}
-		if len(rest) == 0 {
-			return dst
-		}
-		if e.kind == dotted && rest[0] == '.' {
-			dst = append(dst, '.')
-		}
-		p = rest
+		p = p[cr+1:]
 	}
 }
 
@@ -126,11 +147,9 @@ func (e *encoder) endLine(dst []byte) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// text appends a part of a line.
-func (e *encoder) text(dst, part []byte) []byte {
-	if len(part) > 0 {
-		e.midLine = true
-		e.written += int64(len(part))
-	}
-	return append(dst, part...)
+// blank appends the space that stands for a CR that was held back.
+func (e *encoder) blank(dst []byte) []byte {
+	e.midLine = true
+	e.written++
+	return append(dst, ' ')
 }

@@ -12,20 +12,21 @@ import (
 func encodeIn(t *testing.T, kind encoding, in []byte, sizes ...int) []byte {
 	t.Helper()
 	e := encoder{kind: kind}
-	var out []byte
+	const before = "what is there\r stays." // as commands are, but for the CR
+	out := []byte(before)
 	next := pieces(sizes)
 	for rest := in; len(rest) > 0; {
 		n := min(next(), len(rest))
-		before := len(out)
+		held := len(out)
 		out = e.add(out, rest[:n])
-		if grown := len(out) - before; grown > 2*n+1 {
+		if grown := len(out) - held; grown > 2*n+1 {
 			t.Fatalf("%d bytes became %d", n, grown)
 		}
 		rest = rest[n:]
 	}
-	before := len(out)
+	held := len(out)
 	out = e.end(out)
-	if grown := len(out) - before; grown > 6 {
+	if grown := len(out) - held; grown > 6 {
 		t.Fatalf("the end has %d bytes", grown)
 	}
 	want := int64(len(in))
@@ -34,6 +35,10 @@ func encodeIn(t *testing.T, kind encoding, in []byte, sizes ...int) []byte {
 	}
 	if e.written != want {
 		t.Fatalf("%s: %d octets were counted, want %d", short(in), e.written, want)
+	}
+	out, kept := bytes.CutPrefix(out, []byte(before))
+	if !kept {
+		t.Fatal("what was there was changed")
 	}
 	return out
 }
@@ -198,6 +203,9 @@ func checkWire(t *testing.T, in []byte, sizes ...int) {
 	}
 
 	held := BytesContent(in)
+	if held.asIs(dotted) {
+		t.Fatal("a content that nobody has looked at is trusted")
+	}
 	checkFacts(t, "in memory", held, in)
 	stream := piecesContent(in, sizes)
 	checkFacts(t, "a stream", stream, in)
@@ -215,7 +223,9 @@ func checkWire(t *testing.T, in []byte, sizes ...int) {
 		}
 		if held.asIs(kind) {
 			e := encoder{kind: kind}
-			e.pass(in)
+			e.pass(in[:len(in)/2])
+			e.pass(in[len(in)/2:])
+			e.pass(nil)
 			got := e.end(bytes.Clone(in))
 			if !bytes.Equal(got, want[kind]) || e.written != held.sizeAs(kind) {
 				t.Fatalf("%s as it is as %d: %d octets, %s", short(in), kind, e.written, short(got))
