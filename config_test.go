@@ -160,7 +160,8 @@ func TestDefaults(t *testing.T) {
 	const printed = `{"connection_limit":32,"max_deliveries_per_connection":1024,"max_recipients_per_batch":100,"max_ready":1024,` +
 		`"smtp_port":25,"use_lmtp":false,"ip_lookup_strategy":"Ipv4AndIpv6","prohibited_hosts":["127.0.0.0/8","::1","0.0.0.0","::"],` +
 		`"skip_hosts":[],"enable_tls":"Opportunistic","allow_smtp_auth_plain_without_tls":false,"allow_smtp_auth_plain_without_valid_certificate":false,` +
-		`"enable_pipelining":true,"enable_rset":true,"ignore_8bit_checks":false,` +
+		`"enable_pipelining":true,"enable_chunking":true,"enable_rset":true,"max_pipelined_messages":32,` +
+		`"line_ends":"repair","long_lines":"send","ignore_8bit_checks":false,` +
 		`"connect_timeout":"1m","banner_timeout":"1m","ehlo_timeout":"5m","starttls_timeout":"5s","auth_timeout":"1m","mail_from_timeout":"5m",` +
 		`"rcpt_to_timeout":"5m","data_timeout":"5m","data_dot_timeout":"10m","rset_timeout":"5s","idle_timeout":"5s",` +
 		`"refresh_interval":"1m","refresh_strategy":"Ttl","enable_dane":false,` +

@@ -514,8 +514,8 @@ type Response struct {
 	// Text is the reply's text without codes, lines joined with "\n". It is valid UTF-8 without
 	// control characters, whatever the peer sent.
 	Text string
-	// Command is the verb that was answered: MAIL, RCPT, DATA (for the 354), "." (for the end of
-	// data), RSET; empty where none was.
+	// Command is the verb that was answered: MAIL, RCPT, DATA (for the 354), "." (for the end of the
+	// content, also where BDAT carried it), RSET; empty where none was.
 	Command string
 }
 

@@ -1200,7 +1200,7 @@ func (w *way) resultOf(r *smtpclient.Result, tx *smtpclient.Transaction) Result 
 	}
 	res := Result{
 		Scope:    ScopeMessage,
-		Response: Response{r.Reply.Code, EnhancedCode(r.Reply.Enhanced), r.Reply.Text, r.Command},
+		Response: responseOf(&r.Reply, r.Command),
 	}
 	if r.Command == "RCPT" || r.Accepted {
 		res.Scope = ScopeRecipient
@@ -1218,6 +1218,15 @@ func (w *way) resultOf(r *smtpclient.Result, tx *smtpclient.Transaction) Result 
 	return res
 }
 
+// responseOf is a reply with the command that it answers. The end of the content is "." whether DATA
+// carried it or BDAT.
+func responseOf(r *smtpclient.Reply, command string) Response {
+	if command == "BDAT" {
+		command = "."
+	}
+	return Response{r.Code, EnhancedCode(r.Enhanced), r.Text, command}
+}
+
 // tooManyRecipients: 4.5.3 under any code, and 552 without an enhanced code, which RFC 5321 section
 // 4.5.3.1.10 says to take for 452.
 func tooManyRecipients(r *smtpclient.Reply) bool {
@@ -1227,13 +1236,13 @@ func tooManyRecipients(r *smtpclient.Reply) bool {
 // broken is the result of a recipient for whom no reply decided.
 func (w *way) broken(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
 	res := Result{Status: Transient, Scope: ScopeMessage, MaybeDelivered: r.MaybeDelivered, Err: r.Err,
-		Response: Response{Code: 400, Command: r.Command, Text: safeText("delivery: failed to send message: " + oneLine(r.Err))}}
+		Response: responseOf(&smtpclient.Reply{Code: 400, Text: safeText("delivery: failed to send message: " + oneLine(r.Err))}, r.Command)}
 	switch {
 	case tx.Err == nil:
 	case tx.Err.Kind == smtpclient.Unsent:
 		res.Status, res.Response = Unsent, Response{}
 	case tx.Err.Reply != nil:
-		res.Response = Response{tx.Err.Reply.Code, EnhancedCode(tx.Err.Reply.Enhanced), tx.Err.Reply.Text, r.Command}
+		res.Response = responseOf(tx.Err.Reply, r.Command)
 		if res.Response.Code >= 500 || res.Response.Code < 400 { // not a reply to this message
 			res.Response.Code, res.Response.Enhanced = 400, EnhancedCode{}
 		}

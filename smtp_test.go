@@ -533,13 +533,8 @@ func TestAConnectionThatDiedIdle(t *testing.T) {
 	for name, after := range map[string]func(c net.Conn, r *bufio.Reader){
 		"closed":               func(net.Conn, *bufio.Reader) {},
 		"421 and closed":       func(c net.Conn, r *bufio.Reader) { io.WriteString(c, "421 4.4.2 idle too long\r\n") },
-		"421 to the next RSET": func(c net.Conn, r *bufio.Reader) { r.ReadString('\n'); io.WriteString(c, "421 4.3.2 bye\r\n") },
+		"421 to the next MAIL": func(c net.Conn, r *bufio.Reader) { r.ReadString('\n'); io.WriteString(c, "421 4.3.2 bye\r\n") },
 		"closed at the next":   func(c net.Conn, r *bufio.Reader) { r.ReadString('\n') },
-		"a refused RSET": func(c net.Conn, r *bufio.Reader) {
-			r.ReadString('\n')
-			io.WriteString(c, "500 what?\r\n")
-			io.Copy(io.Discard, r)
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			addr := peer(t,
@@ -557,6 +552,34 @@ func TestAConnectionThatDiedIdle(t *testing.T) {
 				t.Errorf("%d connections", opened)
 			}
 		})
+	}
+}
+
+// TestARefusedRSET: a message for nobody leaves its transaction open, and a peer that refuses to end it gets
+// the next message over another connection.
+func TestARefusedRSET(t *testing.T) {
+	addr := peer(t,
+		func(c net.Conn, r *bufio.Reader) {
+			greet(c, r)
+			answer(c, r, "250 ok", "550 5.1.1 nobody", "503 no recipients", "500 what?")
+			io.Copy(io.Discard, r)
+		},
+		func(c net.Conn, r *bufio.Reader) { greet(c, r); take(c, r); farewell(c, r) })
+	rt := newRuntime(t)
+	rt.Egress = loopback("")
+	p := smtpTo(t, rt, addr)
+	for i, want := range []Status{Permanent, Delivered} {
+		if r := p.Deliver(t.Context(), messageTo("a@x.test")).Results[0]; r.Status != want {
+			t.Fatalf("message %d: %s %s", i, r.Status, r.Response)
+		}
+	}
+}
+
+// answer answers as many commands.
+func answer(c net.Conn, r *bufio.Reader, replies ...string) {
+	for _, reply := range replies {
+		r.ReadString('\n')
+		io.WriteString(c, reply+"\r\n")
 	}
 }
 
@@ -620,7 +643,7 @@ func TestContextsAndClose(t *testing.T) {
 		farewell(c, r)
 	})
 	rt := newRuntime(t)
-	rt.Egress = loopback(`"connection_limit": 1, "max_ready": 1`)
+	rt.Egress = loopback(`"connection_limit": 1, "max_ready": 1, "max_pipelined_messages": 1`)
 	p := smtpTo(t, rt, addr)
 	first, ctx := make(chan Outcome, 1), t.Context()
 	begun, cancelBegun := context.WithCancel(ctx)
@@ -666,7 +689,7 @@ func TestCloseCutsWhatDoesNotEnd(t *testing.T) {
 		close(held) // and never an answer
 		io.Copy(io.Discard, r)
 	})
-	rt := &Runtime{Egress: loopback(`"connection_limit": 1`)}
+	rt := &Runtime{Egress: loopback(`"connection_limit": 1, "max_pipelined_messages": 1`)}
 	c, _ := ParseQueueConfig([]byte(`{"protocol": {"smtp": {"mx_list": ["` + addr + `"]}}}`))
 	p, err := rt.Protocol(c)
 	if err != nil {
@@ -849,10 +872,10 @@ func TestAPeerThatDiesInTheMiddle(t *testing.T) {
 	dies := func(c net.Conn, r *bufio.Reader) {
 		greet(c, r)
 		take(c, r)
-		for range 4 { // RSET, MAIL, two RCPT
+		for range 3 { // MAIL, two RCPT
 			r.ReadString('\n')
 		}
-		io.WriteString(c, "250 ok\r\n250 ok\r\n550 5.1.1 unknown\r\n")
+		io.WriteString(c, "250 ok\r\n550 5.1.1 unknown\r\n")
 	}
 	rt := newRuntime(t)
 	rt.Egress = loopback("")

@@ -231,7 +231,9 @@ func (s *Session) judge(t *transfer, r *reply) error {
 	}
 	switch {
 	case at == stepReset:
-		s.judgeReset(t, r)
+		if s.judgeReset(t, r); t.skip != nil && !t.chunked {
+			return errStopped // no content has left
+		}
 	case at == stepMail:
 		s.judgeMail(t, r)
 	case at < t.stepData():
