@@ -8,7 +8,6 @@ import (
 
 // TestRoundTrips: what a message may cost over a distance, at most. All of it passes in virtual time.
 func TestRoundTrips(t *testing.T) {
-	t.Skip("until the engine pipelines messages")
 	tests := []struct {
 		kind, mode string
 		hundredths int // of a round trip, for each message
