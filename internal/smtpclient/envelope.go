@@ -61,12 +61,12 @@ var (
 
 // judgeMessage says why a message cannot be sent to this peer at all, or nil.
 func (s *Session) judgeMessage(env *Envelope, c *Content) *Reply {
-	opts := env.Options
-	if opts == nil {
-		opts = &smtp.MailOptions{}
-	}
 	if r := s.judgeContent(env, c); r != nil {
 		return r
+	}
+	opts := env.Options
+	if opts == nil {
+		opts = &noOptions
 	}
 	switch {
 	case opts.RequireTLS && !s.ext.has("REQUIRETLS"):
@@ -81,17 +81,19 @@ func (s *Session) judgeMessage(env *Envelope, c *Content) *Reply {
 	return judgeMailOptions(opts)
 }
 
+var noOptions smtp.MailOptions
+
 // judgeContent says why the peer cannot take a content, or nil.
 func (s *Session) judgeContent(env *Envelope, c *Content) *Reply {
 	binary, size := env.binary(), env.sizeOf(c)
 	switch {
-	case binary && !(s.ext.has("BINARYMIME") && s.ext.has("CHUNKING") && !s.cfg.DisableChunking):
+	case binary && !(s.chunks && s.ext.has("BINARYMIME")):
 		return &replyNoBinary
 	case c.hasNUL && !binary:
 		return &replyNUL
-	case s.ext.maxSize() > 0 && size > s.ext.maxSize():
+	case s.maxSize > 0 && size > s.maxSize:
 		r := replyTooBig
-		r.Text = fmt.Sprintf("the message has %d bytes and the peer takes %d", size, s.ext.maxSize())
+		r.Text = fmt.Sprintf("the message has %d bytes and the peer takes %d", size, s.maxSize)
 		return &r
 	case c.has8Bit && !binary && !s.cfg.Ignore8BitChecks && !s.ext.has("8BITMIME"):
 		return &replyNo8Bit
@@ -159,6 +161,9 @@ const maxPath = 1024
 // the whole local part and close; outside them there is no space, backslash or angle bracket; nowhere a
 // control character. The caller has parsed the address; this guards the wire whatever it is given.
 func isPath(address string) bool {
+	if isPlainPath(address) {
+		return true
+	}
 	if address == "" || len(address) > maxPath || !utf8.ValidString(address) ||
 		strings.ContainsFunc(address, unicode.IsControl) {
 		return false
@@ -178,6 +183,19 @@ func isPath(address string) bool {
 	return !strings.ContainsFunc(rest, func(r rune) bool {
 		return r == '"' || r == '\\' || r == '<' || r == '>' || unicode.IsSpace(r)
 	})
+}
+
+// isPlainPath reports what isPath does of an address that holds nothing but what most addresses do.
+func isPlainPath(address string) bool {
+	for i := range len(address) {
+		switch c := address[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.', c == '-', c == '_', c == '+', c == '=', c == '@' && i > 0:
+		default:
+			return false
+		}
+	}
+	return address != "" && len(address) <= maxPath
 }
 
 // closingQuote finds the end of the quoted string that s begins with; -1 where it has none.

@@ -89,6 +89,7 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add(`"a"b@c`, `a\@b`, "", `a b@c`, "\x01", "FAILURE", "RFC822", "", int64(1)<<40, "N", 0, int64(-62135596801), "")
 	f.Fuzz(func(t *testing.T, from, to, envid, auth, orig, notify, kind, ret string, by int64, mode string, priority int, since int64, body string) {
 		s := &Session{cfg: &Config{}, ext: everything, verified: true}
+		s.prepare()
 		c := BytesContent([]byte("x\x80"))
 		c.Inspect(t.Context())
 		by %= 2e9 // further seconds overflow the Duration, not the parameter

@@ -19,6 +19,7 @@ import (
 // replies that stand for them.
 func commandsFor(t *testing.T, s *Session, env *Envelope, content string) string {
 	t.Helper()
+	s.prepare()
 	c := BytesContent([]byte(content))
 	if err := c.Inspect(t.Context()); err != nil {
 		t.Fatal(err)

@@ -88,9 +88,11 @@ func (s *Session) stop() {
 // read gives each reply to the step that is due, until none is.
 func (s *Session) read() {
 	s.borrowIn()
+	ready := s.armReader
 	for {
-		r, err := s.nextReply(s.armReader)
+		r, err := s.nextReply(ready)
 		s.mu.Lock()
+		s.log.received(s.in.lines)
 		if err == nil {
 			err = s.take(&r)
 		}

@@ -233,7 +233,7 @@ func TestTranscript(t *testing.T) {
 	if got, want := strings.Join(log.lines(), "|"), `C: three\x00|C: four|C: five is a longer line`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if n := testing.AllocsPerRun(100, func() { log.received([]byte("short")) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { log.received([]byte("short\n")) }); n > 0 {
 		t.Errorf("%v allocations for a line of a full transcript", n)
 	}
 	var none transcript

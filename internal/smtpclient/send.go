@@ -19,7 +19,7 @@ const maxWritten = 128 << 10
 func (s *Session) kick() {
 	if !s.writing && s.hasWork() {
 		s.writing = true
-		go s.write()
+		go s.writer()
 	}
 }
 
@@ -152,7 +152,7 @@ func (s *Session) flushWith(behind []byte) bool {
 	}
 	if !s.reading {
 		s.reading = true
-		go s.read()
+		go s.reader()
 	}
 	gathered := s.out.bytes
 	s.mu.Unlock()
@@ -274,7 +274,13 @@ func (s *Session) interrupted() bool {
 // sendBytes encodes a content that lies in memory. The lock is held.
 func (s *Session) sendBytes(t *transfer) error {
 	e := encoder{kind: t.kind}
-	for src := t.content.bytes; len(src) > 0; {
+	src := t.content.bytes
+	if t.content.asIs(t.kind) {
+		s.out.bytes = append(s.out.bytes, src...)
+		e.pass(src)
+		src = nil
+	}
+	for len(src) > 0 {
 		n := min(len(src), blockSize)
 		if err := s.encode(t, &e, src[:n]); err != nil {
 			return err

@@ -25,6 +25,7 @@ type Session struct {
 	tls       *tls.ConnectionState
 	pipelined bool // commands are sent without waiting for replies
 	chunks    bool // content goes by BDAT
+	maxSize   int64 // of a message; 0: the peer names none
 	maxWindow int
 	peeker    peeker // nil where there is none
 	// paramsWithRcpt: the peer reads BY and MT-PRIORITY at RCPT instead of at MAIL.
@@ -54,6 +55,7 @@ type Session struct {
 	gone             bool          // the peer has accepted nothing since
 	writeErr         error         // what is said now may be read, but no more can be sent
 	writeLimit       time.Duration
+	reader, writer   func()        // read and write
 	failure          error         // why the session has ended
 	quiet            chan struct{} // closed when neither goroutine is left
 }
@@ -110,6 +112,7 @@ func (s *Session) prepare() {
 	}
 	s.pipelined = s.ext.has("PIPELINING") && !s.cfg.DisablePipelining
 	s.chunks = s.ext.has("CHUNKING") && !s.cfg.DisableChunking && s.peer.chunks()
+	s.maxSize = s.ext.maxSize()
 	s.peeker = newPeeker(s.raw)
 	s.deadlined = true // by the opening dialogue
 	s.maxWindow = cmp.Or(s.cfg.MaxPipelined, defaultWindow)
@@ -117,6 +120,7 @@ func (s *Session) prepare() {
 		s.maxWindow = 1
 	}
 	s.setWindow(s.peer.window(s.maxWindow))
+	s.reader, s.writer = s.read, s.write
 }
 
 // setWindow sets how many transactions may be in flight, and how many callers may be there for them: a
@@ -146,7 +150,11 @@ func (s *Session) Capacity() int { return int(s.capacity.Load()) }
 
 // Transcript returns the last lines of the dialogue, oldest first, "C: " before ours and "S: " before
 // the peer's.
-func (s *Session) Transcript() []string { return s.log.lines() }
+func (s *Session) Transcript() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.lines()
+}
 
 // errClosedIdle is what Idle says of a peer that has gone.
 var errClosedIdle = errors.New("the peer closed the idle connection")

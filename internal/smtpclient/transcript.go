@@ -16,10 +16,9 @@ const (
 
 var transcripts = sync.Pool{New: func() any { return new([maxTranscript]byte) }}
 
-// transcript holds the last lines of a dialogue, and shows each to the trace. Reader and writer share
-// it. What it holds lies in a buffer that is lent while the session works.
+// transcript holds the last lines of a dialogue, and shows each to the trace. What it holds lies in a
+// buffer that is lent while the session works. The session's lock guards it once the session is open.
 type transcript struct {
-	mu    sync.Mutex
 	trace Trace
 	limit int                  // lines that are shown; 0 or less: none are kept
 	lent  *[maxTranscript]byte // nil at rest
@@ -29,12 +28,18 @@ type transcript struct {
 
 func (t *transcript) listens() bool { return t.limit > 0 || t.trace.Sent != nil }
 
-func (t *transcript) sent(line []byte)     { t.add("C: ", line, t.trace.Sent) }
-func (t *transcript) received(line []byte) { t.add("S: ", line, t.trace.Received) }
+func (t *transcript) sent(line []byte) { t.add("C: ", line, t.trace.Sent) }
+
+// received takes lines that each end in LF.
+func (t *transcript) received(lines []byte) {
+	for len(lines) > 0 {
+		end := bytes.IndexByte(lines, '\n')
+		t.add("S: ", lines[:end], t.trace.Received)
+		lines = lines[end+1:]
+	}
+}
 
 func (t *transcript) add(prefix string, line []byte, show func(string)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.limit > 0 {
 		kept := line[:min(len(line), maxTranscriptLine)]
 		t.makeRoom(len(prefix) + len(kept) + 1)
@@ -67,8 +72,6 @@ func lastLines(text []byte, max int) []byte {
 
 // giveBack ends the loan. The last lines remain.
 func (t *transcript) giveBack() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.lent == nil {
 		return
 	}
@@ -80,8 +83,6 @@ func (t *transcript) giveBack() {
 
 // lines returns the lines, oldest first, safe to print.
 func (t *transcript) lines() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if len(t.text) == 0 {
 		return []string{}
 	}

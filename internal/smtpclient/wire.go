@@ -23,6 +23,7 @@ type inbox struct {
 	bytes [inSize]byte
 	r, w  int    // bytes[r:w] was received and not read yet
 	text  []byte // of the reply being read
+	lines []byte // of it, each ended by LF, for the transcript
 }
 
 type outbox struct {
@@ -66,8 +67,8 @@ func (w *wire) giveBackIn() (clean bool) {
 	clean = !w.unread()
 	in := w.in
 	w.in = nil
-	in.r, in.w, in.text = 0, 0, in.text[:0]
-	if cap(in.text) <= maxReplyText {
+	in.r, in.w, in.text, in.lines = 0, 0, in.text[:0], in.lines[:0]
+	if cap(in.text)+cap(in.lines) <= 2*maxReplyText {
 		inboxes.Put(in)
 	}
 	return clean
@@ -109,17 +110,21 @@ func (w *wire) unread() bool {
 // dialogue that waits after each command.
 func (w *wire) readReply(d time.Duration) (reply, error) {
 	armed := false
-	return w.nextReply(func() {
+	r, err := w.nextReply(func() {
 		if !armed {
 			w.arm(d)
 			armed = true
 		}
 	})
+	w.log.received(w.in.lines)
+	return r, err
 }
 
-// nextReply reads the next reply. It calls ready before each read that may wait.
+// nextReply reads the next reply, and leaves its lines for the transcript. It calls ready before each read
+// that may wait.
 func (w *wire) nextReply(ready func()) (reply, error) {
 	in := w.in
+	in.lines = in.lines[:0]
 	p := replyParser{reply: reply{text: in.text[:0]}}
 	for {
 		line, ok, err := in.line()
@@ -133,7 +138,7 @@ func (w *wire) nextReply(ready func()) (reply, error) {
 			}
 			continue
 		}
-		w.log.received(bytes.TrimSuffix(line, []byte("\r")))
+		in.lines = append(append(in.lines, bytes.TrimSuffix(line, oneCR)...), '\n')
 		done, err := p.add(line)
 		in.text = p.text
 		if err != nil {
