@@ -73,9 +73,19 @@ func (s *Session) enqueue(t *transfer) *TransactionError {
 	if s.stopped || s.killed.Load() {
 		return unsent(fmt.Errorf("the session is not usable: %w", net.ErrClosed))
 	}
+	if s.full.Load() {
+		return unsent(fmt.Errorf("the peer takes %d messages in a session: %w", s.maxMails, net.ErrClosed))
+	}
+	s.count(1)
 	s.queue.push(t)
 	s.kick()
 	return nil
+}
+
+// count counts a transfer that is in line, or one that gave up waiting. The lock is held.
+func (s *Session) count(n int) {
+	s.taken += n
+	s.full.Store(s.maxMails > 0 && s.taken >= s.maxMails)
 }
 
 // stop begins nothing more. What is under way goes on as far as it can without writing. The lock is

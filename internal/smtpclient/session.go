@@ -26,12 +26,14 @@ type Session struct {
 	pipelined bool // commands are sent without waiting for replies
 	chunks    bool // content goes by BDAT
 	maxSize   int64 // of a message; 0: the peer names none
+	maxMails  int   // transactions in the session, likewise
 	maxWindow int
 	peeker    peeker // nil where there is none
 	// paramsWithRcpt: the peer reads BY and MT-PRIORITY at RCPT instead of at MAIL.
 	paramsWithRcpt atomic.Bool
 
 	broken   atomic.Bool // no further transaction may be begun
+	full     atomic.Bool // as many were begun or stand in line as the peer takes
 	capacity atomic.Int32
 
 	mu       sync.Mutex
@@ -41,7 +43,8 @@ type Session struct {
 	inFlight int64     // bytes of content in flight
 	window   int       // how many may be in flight
 	proven   bool
-	finished int       // transactions that were answered
+	taken    int       // transactions that were begun or stand in line
+	finished int       // those that were answered
 	last     time.Time // when the last of them was, while none is in flight
 	open     bool      // the last transaction may still be open at the peer
 
@@ -77,7 +80,7 @@ type Info struct {
 	ChunkingUsed bool
 	// MaxRcpts, MaxMails and MaxRcptDomains are what the peer takes by its own word (RFC 9422): recipients
 	// in a transaction, transactions in a session, domains of recipients in a transaction. 0 means that it
-	// has named no limit. Send does not look at them: dividing a message is the caller's.
+	// has named no limit. The session keeps to MaxMails; dividing a message is the caller's.
 	MaxRcpts, MaxMails, MaxRcptDomains int
 }
 
@@ -112,7 +115,7 @@ func (s *Session) prepare() {
 	}
 	s.pipelined = s.ext.has("PIPELINING") && !s.cfg.DisablePipelining
 	s.chunks = s.ext.has("CHUNKING") && !s.cfg.DisableChunking && s.peer.chunks()
-	s.maxSize = s.ext.maxSize()
+	s.maxSize, s.maxMails = s.ext.maxSize(), s.ext.limit("MAILMAX")
 	s.peeker = newPeeker(s.raw)
 	s.deadlined = true // by the opening dialogue
 	s.maxWindow = cmp.Or(s.cfg.MaxPipelined, defaultWindow)
@@ -140,9 +143,13 @@ func (s *Session) setWindow(n int) {
 }
 
 // Usable reports whether another transaction may be begun: not after a failure of the connection, not
-// after a 421, not once the peer was out of step, not after Close or Quit. A peer whose replies are odd
-// gets one transaction: its verdicts can be told, but not that the next one would be in step.
-func (s *Session) Usable() bool { return !s.broken.Load() && !s.killed.Load() }
+// after a 421, not once the peer was out of step, not after as many as the peer takes in a session (RFC
+// 9422), not after Close or Quit. A peer whose replies are odd gets one transaction: its verdicts can be
+// told, but not that the next one would be in step.
+func (s *Session) Usable() bool { return s.inStep() && !s.full.Load() }
+
+// inStep reports whether the peer can be talked to.
+func (s *Session) inStep() bool { return !s.broken.Load() && !s.killed.Load() }
 
 // Capacity is how many calls of Send the session serves at once now, at least 1. It changes with what the
 // peer proves able to bear.
@@ -201,7 +208,7 @@ func (s *Session) Quit(timeout time.Duration) {
 		<-quiet
 		s.mu.Lock()
 	}
-	polite := s.Usable()
+	polite := s.inStep()
 	s.stop()
 	s.mu.Unlock()
 	if polite {

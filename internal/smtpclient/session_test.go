@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -548,4 +549,41 @@ func TestLMTP(t *testing.T) {
 			t.Errorf("got %v, want %s, %v", got, want, tx.Err)
 		}
 	}
+}
+
+// TestMailMax: a peer that takes so many messages in a session (RFC 9422) gets no more; those that come
+// later are told at once to go elsewhere, and QUIT is said all the same.
+func TestMailMax(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &smtptest.Sink{Offer: []string{"LIMITS MAILMAX=3"}}
+		client, server := smtptest.Pipe()
+		sink.ServeConn(server)
+		s, err := Open(t.Context(), client, &Config{LocalName: "c"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var accepted, again atomic.Int32
+		var callers sync.WaitGroup
+		for range 5 {
+			callers.Go(func() {
+				switch tx := s.Send(context.Background(), oneTo("a@b"), BytesContent([]byte("x\r\n"))); {
+				case tx.Results[0].Accepted:
+					accepted.Add(1)
+				case tx.Again && tx.Err.Kind == Unsent:
+					again.Add(1)
+				default:
+					t.Errorf("%+v", tx.Results[0])
+				}
+			})
+		}
+		callers.Wait()
+		if accepted.Load() != 3 || again.Load() != 2 || s.Usable() {
+			t.Errorf("%d accepted, %d to send again, usable %v", accepted.Load(), again.Load(), s.Usable())
+		}
+		s.Quit(0)
+		if lines := s.Transcript(); lines[len(lines)-1] != "S: 221 2.0.0 bye" {
+			t.Errorf("no goodbye: %q", lines)
+		}
+		sink.Close()
+	})
 }

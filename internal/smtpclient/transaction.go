@@ -499,6 +499,9 @@ func (s *Session) await(ctx context.Context, t *transfer) {
 	}
 	s.mu.Lock()
 	begun := !s.queue.remove(t)
+	if !begun {
+		s.count(-1)
+	}
 	s.mu.Unlock()
 	if begun {
 		<-t.done
