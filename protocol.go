@@ -40,6 +40,19 @@
 //   - [Maildir]: a templated path for each recipient, synced to the disk before it is reported.
 //   - [CustomLua]: a constructor event of the policy makes an object whose send delivers.
 //
+// # What simultaneous calls over SMTP share
+//
+// Up to connection_limit, each call gets a connection. At the limit, calls share: where the peer offers
+// CHUNKING, up to max_pipelined_messages whole messages are on their way over one connection before the
+// first of them is answered (RFC 3030); with PIPELINING alone, the content of one goes out together with
+// the commands of the next (RFC 2920). So a message costs less than one round trip, and nobody's result
+// depends on anybody else's: what a peer refused only because of another message, or left unanswered
+// when it said goodbye to one, is sent again within the call. The price: when a connection breaks, all
+// that the peer may already have is Transient with MaybeDelivered, not one message alone. A window
+// begins with 4 messages, grows while they are taken, falls to one when one is not, and a peer that does
+// not bear it is remembered and served one by one. Content above 128 KiB waits until recipients were
+// accepted.
+//
 // # Config is data
 //
 // A config that parses is a config that runs: unknown keys, wrong types, impossible values and
@@ -75,6 +88,9 @@
 //	2yz other than 250               not accepted             accepted: the first digit decides (RFC 5321 section 4.2.1)
 //	DATA refused, RCPT 550 before    everybody gets DATA's    each recipient keeps its own reply: one of them is permanent
 //	RSET refused                     the message's reply      a new connection: it says nothing about the message
+//	RSET before a message            before each but the first only where the one before may still be open, or is not yet answered
+//	messages on one connection       one after the other      overlapping, where the peer offers PIPELINING or CHUNKING
+//	503 to MAIL, 421 to RSET or MAIL the message's reply      sent again elsewhere, where an earlier message is the reason
 //	LMTP, several recipients         one reply for all        one reply for each (RFC 2033 section 4.2)
 //	the reply to the content         after at most 5 minutes  10 minutes (RFC 5321 section 4.5.3.2.6): leaving earlier duplicates
 //	EHLO refused with 500 or 502     the host fails           HELO (RFC 5321 section 3.2)
@@ -186,7 +202,10 @@ type Message struct {
 	ID string
 	// From is the envelope sender; "" and "<>" are the null sender.
 	From string
-	// MailOptions are the parameters of MAIL, as a go-smtp server receives them; nil: none.
+	// MailOptions are the parameters of MAIL, as a go-smtp server receives them; nil: none. Over SMTP, what a
+	// peer does not offer is left out where that does no harm (DSN, AUTH), and else fails the message there:
+	// BINARYMIME, whose content goes out octet for octet or not at all (5.6.3), SMTPUTF8 (5.6.7) and
+	// RequireTLS (5.7.30; 5.7.10 without a verified certificate). Size is found from the content.
 	MailOptions *smtp.MailOptions
 	// Recipients are the envelope recipients. All of them go to the queue of the message: splitting
 	// by domain is the host's. The same address twice is two recipients.
@@ -207,7 +226,10 @@ type Recipient struct {
 	// Address is a mailbox: user@domain, without angle brackets. A local part that needs quotes may
 	// come with them or, as a go-smtp server hands it on, without.
 	Address string
-	// Options are the parameters of RCPT, as a go-smtp server receives them; nil: none.
+	// Options are the parameters of RCPT, as a go-smtp server receives them; nil: none. Over SMTP they are
+	// left out where the peer does not offer them, but for a DeliverBy that wants the message returned when
+	// it is late: that fails the recipient (5.4.7). Recipients whose DeliverBy or MTPriority differ get
+	// transactions of their own.
 	Options *smtp.RcptOptions
 }
 
@@ -253,7 +275,7 @@ func (f fileBody) Open() (io.ReadCloser, error) { return os.Open(f.name) }
 
 // MessageError says why a message or one of its recipients can never be sent.
 type MessageError struct {
-	// Field is what is wrong: "From", "Recipients[2]", "MailOptions.RequireTLS", "Body".
+	// Field is what is wrong: "From", "Recipients[2]", "Body", "Meta.x".
 	Field  string
 	Reason string
 }
@@ -283,18 +305,8 @@ func (m *Message) validateWhole() error {
 	if m.Body == nil {
 		return &MessageError{"Body", "the message has no content"}
 	}
-	if _, err := m.sender(); err != nil {
-		return err
-	}
-	if o := m.MailOptions; o != nil {
-		switch {
-		case o.Body == smtp.BodyBinaryMIME:
-			return &MessageError{"MailOptions.Body", "BINARYMIME is not available yet"}
-		case o.RequireTLS:
-			return &MessageError{"MailOptions.RequireTLS", "REQUIRETLS is not available yet"}
-		}
-	}
-	return nil
+	_, err := m.sender()
+	return err
 }
 
 func (m *Message) sender() (address.Address, error) {
@@ -306,20 +318,9 @@ func (m *Message) sender() (address.Address, error) {
 }
 
 func (m *Message) recipient(i int) (address.Address, error) {
-	r, field := &m.Recipients[i], fmt.Sprintf("Recipients[%d]", i)
-	a, err := address.Parse(r.Address)
+	a, err := address.Parse(m.Recipients[i].Address)
 	if err != nil {
-		return a, &MessageError{field, reasonOf(err)}
-	}
-	if o := r.Options; o != nil {
-		switch {
-		case o.DeliverBy != nil:
-			return a, &MessageError{field + ".Options.DeliverBy", "DELIVERBY is not available yet"}
-		case o.MTPriority != nil:
-			return a, &MessageError{field + ".Options.MTPriority", "MT-PRIORITY is not available yet"}
-		case !o.RequireRecipientValidSince.IsZero():
-			return a, &MessageError{field + ".Options.RequireRecipientValidSince", "RRVS is not available yet"}
-		}
+		return a, &MessageError{fmt.Sprintf("Recipients[%d]", i), reasonOf(err)}
 	}
 	return a, nil
 }
@@ -1371,8 +1372,6 @@ func (r *Result) refuse(err error, scope Scope) {
 		switch {
 		case e.Field == "From":
 			code = EnhancedCode{5, 1, 7} // bad sender's mailbox address syntax
-		case strings.Contains(e.Field, "Options"):
-			code = EnhancedCode{5, 3, 3} // system not capable of selected features
 		case e.Field == "Body":
 			code = EnhancedCode{5, 6, 0} // other or undefined media error
 		case strings.HasPrefix(e.Field, "Meta"): // a mistake of the host, not of the mail

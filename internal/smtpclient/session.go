@@ -23,8 +23,8 @@ type Session struct {
 	// What the peer offers, and what of it is used. They do not change once the session is open.
 	ext       extensions
 	tls       *tls.ConnectionState
-	pipelined bool // commands are sent without waiting for replies
-	chunks    bool // content goes by BDAT
+	pipelined bool  // commands are sent without waiting for replies
+	chunks    bool  // content goes by BDAT
 	maxSize   int64 // of a message; 0: the peer names none
 	maxMails  int   // transactions in the session, likewise
 	maxWindow int
