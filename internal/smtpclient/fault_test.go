@@ -22,7 +22,7 @@ import (
 // faultStages are the places where a peer can break, in the order of the dialogue. MAIL to dot are those
 // of the second of two messages.
 var faultStages = []string{"banner", "EHLO", "STARTTLS", "TLS", "EHLO again", "AUTH",
-	"RSET", "MAIL", "RCPT 1", "RCPT 2", "DATA", "content", "dot"}
+	"RSET", "MAIL", "RCPT 1", "RCPT 2", "DATA", "content", "dot", "QUIT"}
 
 // faults are the ways in which it can.
 var faults = []string{"close", "reset", "stall", "garbage", "451", "551", "421", "421 and close", "drip",
@@ -45,9 +45,14 @@ func TestFaults(t *testing.T) {
 			}
 		}
 	}
-	const file = "testdata/faults.txt"
+	compareTable(t, "testdata/faults.txt", table.String())
+}
+
+// compareTable compares a table, a case to each line, with a file of testdata.
+func compareTable(t *testing.T, file, table string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(file, table.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(table), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,8 +60,7 @@ func TestFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wants := strings.Split(string(want), "\n")
-	gots := strings.Split(table.String(), "\n")
+	wants, gots := strings.Split(string(want), "\n"), strings.Split(table, "\n")
 	if len(wants) != len(gots) {
 		t.Fatalf("%d lines instead of %d", len(gots), len(wants))
 	}
@@ -111,6 +115,10 @@ func breakAt(t *testing.T, ca *smtptest.Authority, mode, stage, fault string) st
 		report.WriteString("usable")
 	} else {
 		report.WriteString("not usable")
+	}
+	if stage == "QUIT" {
+		s.Quit(0)
+		report.WriteString("; quit")
 	}
 	return report.String() + took(start)
 }
@@ -225,7 +233,7 @@ func (p *faultyPeer) command(line string) error {
 		}
 		return p.data(second)
 	case "QUIT":
-		p.say("221 bye\r\n")
+		p.answer("QUIT", "221 bye")
 	}
 	return errPeerGone
 }

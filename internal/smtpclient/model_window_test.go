@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -51,25 +50,7 @@ func TestWindows(t *testing.T) {
 			}
 		}
 	}
-	const file = "testdata/windows.txt"
-	if *update {
-		if err := os.WriteFile(file, table.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wants, gots := strings.Split(string(want), "\n"), strings.Split(table.String(), "\n")
-	if len(wants) != len(gots) {
-		t.Fatalf("%d lines instead of %d", len(gots), len(wants))
-	}
-	for i, got := range gots {
-		if got != wants[i] {
-			t.Errorf("got  %s\nwant %s", got, wants[i])
-		}
-	}
+	compareTable(t, "testdata/windows.txt", table.String())
 }
 
 // breakWindow reports what became of the messages that were sent at once.
