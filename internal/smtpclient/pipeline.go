@@ -140,8 +140,12 @@ func (s *Session) take(r *reply) error {
 		s.finish(t)
 		t = s.flight.head
 	}
-	if t != nil && s.stopped && t.answered() && !t.inContent {
+	switch {
+	case t == nil || !t.answered() || t.inContent:
+	case s.stopped:
 		return errStopped // nothing more of it is sent, and so nothing more is answered
+	case s.in.r < s.in.w:
+		return errUnasked // it would be taken for the reply to what is sent next
 	}
 	s.kick()
 	return nil
