@@ -213,6 +213,7 @@ func (s *stream) setReadDeadline(t time.Time) {
 	defer s.mu.Unlock()
 	if !s.readEnd {
 		s.readBy.set(t, s.wake)
+		s.changed.Broadcast()
 	}
 }
 
@@ -221,6 +222,7 @@ func (s *stream) setWriteDeadline(t time.Time) {
 	defer s.mu.Unlock()
 	if s.writeEnd == nil {
 		s.writeBy.set(t, s.wake)
+		s.changed.Broadcast()
 	}
 }
 
@@ -238,10 +240,11 @@ type deadline struct {
 
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
+// set sets the deadline. One that has passed needs no timer: the caller wakes the waiters.
 func (d *deadline) set(t time.Time, wake func()) {
 	d.at = t
 	switch {
-	case t.IsZero():
+	case t.IsZero() || d.passed():
 		d.stop()
 	case d.timer == nil:
 		d.timer = time.AfterFunc(time.Until(t), wake)
