@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +33,10 @@ var dovecotTrace = []string{"Return-Path", "Delivered-To", "Received"}
 
 // dovecotPassword is everybody's.
 const dovecotPassword = "correct horse"
+
+// dovecotSaved is what Dovecot says of a message that it stored, with the id of the transaction; behind
+// it stands which recipient it was for, from the second one on.
+var dovecotSaved = regexp.MustCompile(`^<\S+> (\S+?)(?::R\d+)? Saved$`)
 
 func startDovecot(dir string) (*dovecot, error) {
 	port, err := freePort()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -49,6 +50,7 @@ type letter struct {
 type mailing struct {
 	letters []*letter
 	results [][]delivery.Result // of each letter
+	doubts  map[string]int      // how often a result said that the server may have a copy all the same
 }
 
 // writing says what letters a mailing is to have.
@@ -61,15 +63,14 @@ type writing struct {
 	// refusals is the part of the letters, in percent, of which every recipient is refused, beside each
 	// fifth one.
 	refusals int
-	twice    bool // some letters have a recipient twice
 	small    bool // no letter is larger than 1 KiB
 }
 
 // write makes the letters: from one to four recipients each, some of which are refused, and of every
-// fifth letter all. It makes the same ones each time.
+// fifth letter all; of every seventh one is named twice. It makes the same ones each time.
 func (w writing) write() *mailing {
 	random := rand.New(rand.NewPCG(uint64(w.first), 0))
-	m := &mailing{results: make([][]delivery.Result, w.letters)}
+	m := &mailing{doubts: map[string]int{}}
 	for number := w.first; number < w.first+w.letters; number++ {
 		l := &letter{number: number, from: fmt.Sprintf("s%d@sender.test", number), content: w.content(random, number)}
 		nobody := number%5 == 0 || random.IntN(100) < w.refusals
@@ -89,11 +90,12 @@ func (w writing) write() *mailing {
 			}
 			l.to = append(l.to, addressee{poolUsers[users[i]] + "@" + w.domain, taken})
 		}
-		if w.twice && number%7 == 0 {
+		if number%7 == 0 {
 			l.to = append(l.to, l.to[0])
 		}
 		random.Shuffle(len(l.to), func(i, j int) { l.to[i], l.to[j] = l.to[j], l.to[i] })
 		m.letters = append(m.letters, l)
+		m.results = append(m.results, make([]delivery.Result, len(l.to)))
 	}
 	return m
 }
@@ -142,14 +144,15 @@ func (l *letter) stored() string {
 	return text
 }
 
-// message is the letter as the library takes it. Every fourth content is read as a stream.
-func (l *letter) message() *delivery.Message {
+// message is the letter as the library takes it, for some of its recipients. Every fourth content is read
+// as a stream.
+func (l *letter) message(to []int) *delivery.Message {
 	msg := &delivery.Message{ID: fmt.Sprint(l.number), From: l.from, Body: delivery.Bytes(l.content)}
 	if l.number%4 == 0 {
 		msg.Body = stream(l.content)
 	}
-	for _, to := range l.to {
-		msg.Recipients = append(msg.Recipients, delivery.Recipient{Address: to.address})
+	for _, j := range to {
+		msg.Recipients = append(msg.Recipients, delivery.Recipient{Address: l.to[j].address})
 	}
 	return msg
 }
@@ -160,7 +163,8 @@ type stream []byte
 func (s stream) Size() int64                  { return int64(len(s)) }
 func (s stream) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(s)), nil }
 
-// send delivers all letters, so many at a time, and keeps the results.
+// send delivers the letters to all recipients whose fate is not fulfilled, so many letters at a time, and
+// keeps the results.
 func (m *mailing) send(t *testing.T, protocol delivery.Protocol, callers int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -169,30 +173,73 @@ func (m *mailing) send(t *testing.T, protocol delivery.Protocol, callers int) {
 	var posts sync.WaitGroup
 	for range callers {
 		posts.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(m.letters)); i = next.Add(1) - 1 {
-				out := protocol.Deliver(ctx, m.letters[i].message())
-				if out.Err != nil {
-					t.Errorf("letter %d: %v", m.letters[i].number, out.Err)
+			for i := int(next.Add(1)) - 1; i < len(m.letters); i = int(next.Add(1)) - 1 {
+				open := m.open(i)
+				if len(open) == 0 {
+					continue
 				}
-				m.results[i] = out.Results
+				out := protocol.Deliver(ctx, m.letters[i].message(open))
+				if out.Err != nil || len(out.Results) != len(open) {
+					t.Errorf("letter %d: %d results for %d recipients, and %v", m.letters[i].number, len(out.Results), len(open), out.Err)
+					return
+				}
+				for at, j := range open {
+					m.results[i][j] = out.Results[at]
+				}
 			}
 		})
 	}
 	posts.Wait()
 }
 
+// open are the recipients of a letter that do not have the result that they are to have.
+func (m *mailing) open(i int) []int {
+	var open []int
+	for j, to := range m.letters[i].to {
+		if to.fate != fateOf(&m.results[i][j]) {
+			open = append(open, j)
+		}
+	}
+	return open
+}
+
+// left is how many recipients do not have the result that they are to have.
+func (m *mailing) left() (n int) {
+	for i := range m.letters {
+		n += len(m.open(i))
+	}
+	return n
+}
+
+// checkLeft checks that the recipients who are left wait for a reason that lies in the connection, and
+// counts those of whom the server may have a copy.
+func (m *mailing) checkLeft(t *testing.T) {
+	t.Helper()
+	for i, l := range m.letters {
+		for _, j := range m.open(i) {
+			r, to := &m.results[i][j], l.to[j]
+			switch {
+			case r.Status == delivery.Transient && r.MaybeDelivered && r.Response.Code == 400:
+				m.doubts[copyKey(l.number, to.address)]++
+			case r.Status == delivery.Transient && !r.MaybeDelivered && r.Response.Code == 421:
+			default:
+				t.Fatalf("letter %d, recipient %d: got %+v\nwant %s %v, or a connection that ended\n%s",
+					l.number, j, *r, to.address, to.fate, transcriptOf(r))
+			}
+		}
+	}
+}
+
+func fateOf(r *delivery.Result) fate { return fate{r.Status, r.Response.Code, r.Response.Command} }
+
 // checkResults checks that each recipient has the result that is its own. The text of a refusal names
 // the recipient, so that a neighbour's cannot be taken for it.
 func (m *mailing) checkResults(t *testing.T) {
 	t.Helper()
 	for i, l := range m.letters {
-		if len(m.results[i]) != len(l.to) {
-			t.Fatalf("letter %d: %d results, want %d", l.number, len(m.results[i]), len(l.to))
-		}
 		for j, to := range l.to {
 			r := &m.results[i][j]
-			got := fate{r.Status, r.Response.Code, r.Response.Command}
-			if got != to.fate || r.Recipient != to.address || r.MaybeDelivered || r.Err != nil {
+			if fateOf(r) != to.fate || r.Recipient != to.address || r.MaybeDelivered || r.Err != nil {
 				t.Errorf("letter %d, recipient %d: got %+v\nwant %s %v\n%s", l.number, j, *r, to.address, to.fate, transcriptOf(r))
 			}
 			if to.fate != taken && !strings.Contains(r.Response.Text, "<"+to.address+">") {
@@ -212,26 +259,33 @@ func transcriptOf(r *delivery.Result) string {
 	return strings.Join(r.Session.Transcript, "\n")
 }
 
-// copyOf is a message that a server has stored: what it wrote on top, and the content.
+// copyOf is a message that a server has stored.
 type copyOf struct {
-	from, to string
-	trace    string
+	from, to string // the sender's address, the name of the user who has it
+	id       string // by which the server speaks of it, in its reply and in what it writes on top
 	content  string
 }
 
 // checkStored checks that each recipient that was to be taken has one copy with the letter's own sender
-// and bytes, and that there are no others. tokens finds in the reply to a letter what its copy must have
-// in its trace.
-func (m *mailing) checkStored(t *testing.T, copies []copyOf, token func(text string) string) {
+// and bytes, and that there are no others. saved finds the id of the copy in the reply that told of it.
+func (m *mailing) checkStored(t *testing.T, copies []copyOf, saved *regexp.Regexp) {
 	t.Helper()
 	byNumber := map[int]*letter{}
-	tokens := map[string][]string{} // of letter and recipient
+	ids := map[string][]string{} // that are to be stored, by letter and recipient
 	for i, l := range m.letters {
 		byNumber[l.number] = l
 		for j, to := range l.to {
-			if to.fate == taken {
-				key := fmt.Sprint(l.number, to.address)
-				tokens[key] = append(tokens[key], token(m.results[i][j].Response.Text))
+			if to.fate != taken {
+				continue
+			}
+			text := m.results[i][j].Response.Text
+			id := saved.FindStringSubmatch(text)
+			if id == nil {
+				t.Fatalf("letter %d, %s: the reply tells no id: %q", l.number, to.address, text)
+			}
+			// Who is named twice is answered twice and gets one copy, from these servers.
+			if key := copyKey(l.number, to.address); !slices.Contains(ids[key], id[1]) {
+				ids[key] = append(ids[key], id[1])
 			}
 		}
 	}
@@ -244,22 +298,29 @@ func (m *mailing) checkStored(t *testing.T, copies []copyOf, token func(text str
 		if l == nil {
 			t.Fatalf("%s has a letter with the number %d, which is none of these: %.200q", c.to, number, c.content)
 		}
-		key := fmt.Sprint(number, c.to)
-		at := slices.IndexFunc(tokens[key], func(token string) bool { return strings.Contains(c.trace, token) })
-		if at < 0 {
-			t.Errorf("%s has letter %d once too often, or with a reply that was another's: want one of %q in\n%s",
-				c.to, number, tokens[key], c.trace)
-		} else {
-			tokens[key] = slices.Delete(tokens[key], at, at+1)
+		key := copyKey(number, c.to)
+		switch at := slices.Index(ids[key], c.id); {
+		case at >= 0:
+			ids[key] = slices.Delete(ids[key], at, at+1)
+		case m.doubts[key] > 0:
+			m.doubts[key]--
+		default:
+			t.Errorf("%s has a copy with the id %s, want those of %v", key, c.id, ids[key])
 		}
 		if c.from != l.from {
-			t.Errorf("letter %d at %s is from %s, want %s", number, c.to, c.from, l.from)
+			t.Errorf("%s is from %s, want %s", key, c.from, l.from)
 		}
 		checkSame(t, c.content, l.stored())
 	}
-	for key, left := range tokens {
+	for key, left := range ids {
 		if len(left) > 0 {
-			t.Errorf("letter and recipient %s: %d copies are missing", key, len(left))
+			t.Errorf("%s is missing, with the ids %v", key, left)
 		}
 	}
+}
+
+// copyKey names a letter's copy for a recipient, who is known by the local part of the address.
+func copyKey(number int, to string) string {
+	user, _, _ := strings.Cut(to, "@")
+	return fmt.Sprintf("letter %d for %s", number, user)
 }
