@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,23 +18,32 @@ import (
 // dovecot is a Dovecot that takes LMTP for dovecot.test and checks passwords for Postfix.
 type dovecot struct {
 	dir  string
+	port int
 	lmtp string // address
 	unix string // the same as a socket
 	sasl string // socket
 }
 
 // dovecotUsers are those who exist; the mailbox of "full" is full.
-var dovecotUsers = strings.Fields("one two three socket by-policy full")
+var dovecotUsers = strings.Fields(`one two three socket by-policy full
+	pool-1 pool-2 pool-3 pool-4 pool-5 pool-6 pool-7 pool-8`)
+
+// dovecotTrace are the header fields that Dovecot puts on top.
+var dovecotTrace = []string{"Return-Path", "Delivered-To", "Received"}
 
 // dovecotPassword is everybody's.
 const dovecotPassword = "correct horse"
+
+// dovecotSaved is what Dovecot says of a message that it stored, with the id of the transaction; behind
+// it stands which recipient it was for, from the second one on.
+var dovecotSaved = regexp.MustCompile(`^<\S+> (\S+?)(?::R\d+)? Saved$`)
 
 func startDovecot(dir string) (*dovecot, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	d := &dovecot{dir: dir, lmtp: loopback(port), unix: filepath.Join(dir, "lmtp.sock"), sasl: filepath.Join(dir, "sasl.sock")}
+	d := &dovecot{dir: dir, port: port, lmtp: loopback(port), unix: filepath.Join(dir, "lmtp.sock"), sasl: filepath.Join(dir, "sasl.sock")}
 	if err := d.configure(port); err != nil {
 		return nil, err
 	}

@@ -116,7 +116,7 @@ func TestPostfixReuse(t *testing.T) {
 		t.Errorf("the summary is %+v, want 300 messages over one session", r.summary)
 	}
 	d := log.dialogues(t, 1)[0]
-	for _, command := range []string{"mail", "rcpt", "data"} {
+	for _, command := range []string{"mail", "rcpt", "bdat"} {
 		if d[command] != "300" {
 			t.Errorf("Postfix saw %v, want %s=300", d, command)
 		}

@@ -22,29 +22,42 @@ type postfix struct {
 	dir string
 	// Addresses: STARTTLS is offered; is not offered; is demanded, and so is AUTH.
 	smtp, clear, auth string
+	// Two more with STARTTLS: one that bears any number of errors, and one with the limits of a default
+	// configuration that does not take its time to answer errors.
+	patient, strict string
 }
 
 // postfixUsers are those with a Maildir; each test has its own.
 var postfixUsers = strings.Fields(`first bytes-1 bytes-2 bytes-3 bytes-4 bytes-5 bytes-6 bytes-7 bytes-8
-	in-clear unverified no-starttls after-refusal login by-policy`)
+	in-clear unverified no-starttls after-refusal login by-policy
+	pool-1 pool-2 pool-3 pool-4 pool-5 pool-6 pool-7 pool-8`)
+
+// postfixTrace are the header fields that Postfix puts on top.
+var postfixTrace = []string{"Return-Path", "X-Original-To", "Delivered-To", "Received"}
+
+// postfixQueued is what Postfix says of a message that it took, by DATA or by BDAT, with the name of the
+// queue file.
+var postfixQueued = regexp.MustCompile(`^Ok: (?:\d+ bytes )?queued as ([0-9A-Za-z]+)$`)
 
 // postfixRefusals are recipients with a will of their own, and what Postfix answers.
 const postfixRefusals = `
-/^nobody@/  550 5.1.1 There is nobody of that name
-/^grey@/    450 4.2.0 Greylisted, come back later
+/^nobody[-@]/  550 5.1.1 There is nobody of that name
+/^grey[-@]/    450 4.2.0 Greylisted, come back later
 `
 
 // startPostfix starts Postfix in a new directory. The socket is where Dovecot checks passwords.
 func startPostfix(dir, saslSocket string) (*postfix, error) {
 	p := &postfix{dir: dir}
-	ports := make([]int, 3)
+	ports := make([]int, 5)
 	for i := range ports {
 		var err error
 		if ports[i], err = freePort(); err != nil {
 			return nil, err
 		}
 	}
-	p.smtp, p.clear, p.auth = loopback(ports[0]), loopback(ports[1]), loopback(ports[2])
+	for i, address := range []*string{&p.smtp, &p.clear, &p.auth, &p.patient, &p.strict} {
+		*address = loopback(ports[i])
+	}
 	if err := p.configure(saslSocket); err != nil {
 		return nil, err
 	}
@@ -82,7 +95,8 @@ func (p *postfix) configure(saslSocket string) error {
 		fmt.Fprintf(&users, "%s@example.test %s/\n", u, u)
 	}
 	fill := strings.NewReplacer("DIR", p.dir, "UID", fmt.Sprint(nobody.Uid), "GID", fmt.Sprint(nobody.Gid),
-		"NAME", postfixName, "SASL", saslSocket, "SMTP", p.smtp, "CLEAR", p.clear, "AUTH", p.auth).Replace
+		"NAME", postfixName, "SASL", saslSocket, "SMTP", p.smtp, "CLEAR", p.clear, "AUTH", p.auth,
+		"PATIENT", p.patient, "STRICT", p.strict).Replace
 	for name, content := range map[string]string{
 		"etc/main.cf": fill(postfixMain), "etc/master.cf": fill(postfixMaster),
 		"etc/users": users.String(), "etc/refusals": postfixRefusals,
@@ -141,6 +155,9 @@ SMTP     inet        n - n -     - smtpd
 CLEAR    inet        n - n -     - smtpd -o smtpd_tls_security_level=none
 AUTH     inet        n - n -     - smtpd -o smtpd_tls_security_level=encrypt -o smtpd_sasl_auth_enable=yes
     -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+PATIENT  inet        n - n -     - smtpd -o smtpd_soft_error_limit=100000 -o smtpd_hard_error_limit=100000
+    -o smtpd_junk_command_limit=100000
+STRICT   inet        n - n -     - smtpd -o smtpd_error_sleep_time=0
 pickup   unix        n - n 60    1 pickup
 cleanup  unix        n - n -     0 cleanup
 qmgr     unix        n - n 300   1 qmgr

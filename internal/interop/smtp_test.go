@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,15 +60,15 @@ func TestPostfixRecipients(t *testing.T) {
 	if !strings.HasPrefix(first.Source, "127.0.0.1:") || first.Session == "" {
 		t.Errorf("source %q, session %q", first.Source, first.Session)
 	}
-	if want := (postfixDialogue{"ehlo": "2", "starttls": "1", "mail": "1", "rcpt": "1/3", "data": "1", "quit": "1",
+	if want := (postfixDialogue{"ehlo": "2", "starttls": "1", "mail": "1", "rcpt": "1/3", "bdat": "1", "quit": "1",
 		"commands": "7/9"}); !maps.Equal(log.dialogues(t, 1)[0], want) {
 		t.Errorf("Postfix saw %v, want %v", log.dialogues(t, 1)[0], want)
 	}
 
 	// The text names the queue file that Postfix logged for this recipient.
-	id := regexp.MustCompile(`^Ok: queued as ([0-9A-Za-z]+)$`).FindStringSubmatch(r.results[1].Text)
+	id := postfixQueued.FindStringSubmatch(r.results[1].Text)
 	if id == nil {
-		t.Fatalf("text is %q, want Ok: queued as ID", r.results[1].Text)
+		t.Fatalf("text is %q, want Ok: N bytes queued as ID", r.results[1].Text)
 	}
 	lab.postfix.mail(t, "first")
 	mustSee(t, "the delivery in the log", func() bool {
@@ -80,7 +79,7 @@ func TestPostfixRecipients(t *testing.T) {
 	}
 }
 
-// What Postfix stores is what was sent.
+// What Postfix stores is what was sent, whichever command carried it.
 func TestPostfixBytes(t *testing.T) {
 	const head = "From: sender@sender.test\r\nSubject: bytes\r\n"
 	tests := []struct{ name, content, stored string }{
@@ -96,17 +95,21 @@ func TestPostfixBytes(t *testing.T) {
 		{name: "large", content: head + "\r\n" + largeBody()},
 	}
 	for i, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			user := fmt.Sprintf("bytes-%d", i+1)
-			r := deliver(t, append(requireTLS(lab.trusted), "-to", user+"@example.test", messageFile(t, test.content))...)
-			r.exited(t, 0)
-			want := test.stored
-			if want == "" {
-				want = unixLines(test.content)
-			}
-			mail := lab.postfix.mail(t, user)
-			checkSame(t, withoutTrace(mail, "Return-Path", "X-Original-To", "Delivered-To", "Received"), want)
-		})
+		for _, chunking := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, chunking %v", test.name, chunking), func(t *testing.T) {
+				user := fmt.Sprintf("bytes-%d", i+1)
+				r := deliver(t, "-ca", lab.trusted.file, "-config", via(named(postfixName, lab.postfix.smtp)),
+					"-egress-path", path(fields{"enable_tls": "Required", "enable_chunking": chunking}),
+					"-from", "sender@sender.test", "-to", user+"@example.test", messageFile(t, test.content))
+				r.exited(t, 0)
+				want := test.stored
+				if want == "" {
+					want = unixLines(test.content)
+				}
+				mail := lab.postfix.mail(t, user)
+				checkSame(t, withoutTrace(mail, postfixTrace...), want)
+			})
+		}
 	}
 }
 
