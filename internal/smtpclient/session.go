@@ -117,6 +117,9 @@ func (s *Session) prepare() {
 	s.chunks = s.ext.has("CHUNKING") && !s.cfg.DisableChunking && s.peer.chunks()
 	s.maxSize, s.maxMails = s.ext.maxSize(), s.ext.limit("MAILMAX")
 	s.peeker = newPeeker(s.raw)
+	if s.chunks { // with DATA, we answer the 354 and acknowledge by that
+		s.ack = quickAck(s.raw)
+	}
 	s.deadlined = true // by the opening dialogue
 	s.maxWindow = cmp.Or(s.cfg.MaxPipelined, defaultWindow)
 	if s.odd != nil {

@@ -55,6 +55,7 @@ type wire struct {
 	in  *inbox  // the reader's, nil while nobody reads
 	out *outbox // the writer's, nil while nobody writes
 
+	ack func() // called before each read; nil: nothing is
 	log transcript
 	odd error // what was wrong with the last odd reply
 }
@@ -173,6 +174,9 @@ func (w *wire) fill() error {
 	if in.r > 0 {
 		in.w = copy(in.bytes[:], in.bytes[in.r:in.w])
 		in.r = 0
+	}
+	if w.ack != nil {
+		w.ack()
 	}
 	n, err := w.conn.Read(in.bytes[in.w:])
 	in.w += n
