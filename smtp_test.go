@@ -57,7 +57,12 @@ func startServer(t *testing.T, change func(*smtp.Server)) *server {
 	}
 	var done sync.WaitGroup
 	done.Go(func() { s.Serve(l) })
-	t.Cleanup(func() { s.Close(); done.Wait() })
+	t.Cleanup(func() {
+		l.Close() // Shutdown knows it only once Serve has begun
+		// Close would race with what the server still makes of a connection that was cut.
+		s.Shutdown(context.Background())
+		done.Wait()
+	})
 	return s
 }
 

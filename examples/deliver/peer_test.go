@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -62,7 +63,9 @@ func newPeer(t *testing.T, configure ...func(*peer, *smtp.Server)) *peer {
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(l) })
 	t.Cleanup(func() {
-		server.Close()
+		l.Close() // Shutdown knows it only once Serve has begun
+		// Close would race with what the server still makes of a connection that was cut.
+		server.Shutdown(context.Background())
 		serving.Wait()
 	})
 	return p

@@ -494,7 +494,7 @@ func TestTLSName(t *testing.T) {
 	}
 }
 
-// TestNoGoroutines: sessions leave nothing behind, and Send starts nothing.
+// TestNoGoroutines: sessions leave nothing behind, and what Send starts ends by itself.
 func TestNoGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left in the bubble
 		sink := &smtptest.Sink{}
@@ -505,8 +505,10 @@ func TestNoGoroutines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			synctest.Wait()
 			before := runtime.NumGoroutine()
 			s.Send(context.Background(), oneTo("a@b"), BytesContent([]byte("x")))
+			synctest.Wait() // the reader tells its caller before it ends
 			if after := runtime.NumGoroutine(); after > before {
 				t.Errorf("%d goroutines became %d", before, after)
 			}
