@@ -61,6 +61,9 @@ func run(stop context.Context, c config) error {
 	if err != nil {
 		return err
 	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	server := newServer(q, cmp.Or(rt.Hostname, "localhost"))
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -69,9 +72,6 @@ func run(stop context.Context, c config) error {
 		c.listening(listener.Addr())
 	}
 
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	// Deliveries go on while the server winds down: their context ends after it.
 	work, cancel := context.WithCancel(context.WithoutCancel(stop))
 	defer cancel()

@@ -19,7 +19,7 @@ import (
 // eventually waits for what other goroutines are about to do.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("never came: " + what)
 		}
@@ -55,7 +55,7 @@ func TestMTA(t *testing.T) {
 	stop, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- run(stop, config{policy: policy, listen: "127.0.0.1:0", workers: 4, patience: 5 * time.Second,
+		done <- run(stop, config{policy: policy, listen: "127.0.0.1:0", workers: 4, patience: time.Minute,
 			log: slog.New(slog.DiscardHandler), listening: func(a net.Addr) { listening <- a }})
 	}()
 	var addr string
@@ -101,7 +101,7 @@ func TestMTA(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("it does not stop")
 	}
 }
