@@ -264,7 +264,7 @@ func (e *MessageError) Error() string { return e.Field + ": " + e.Reason }
 // that names the first field for which it cannot. [Protocol.Deliver] does not need it to be called:
 // there, a recipient that can never be sent is Permanent and the others are served.
 func (m *Message) Validate() error {
-	if err := m.validateWhole(); err != nil {
+	if _, err := m.validateWhole(); err != nil {
 		return err
 	}
 	for i := range m.Recipients {
@@ -275,50 +275,47 @@ func (m *Message) Validate() error {
 	return nil
 }
 
-// validateWhole checks what concerns all recipients. It returns a *MessageError or nil.
-func (m *Message) validateWhole() error {
+// validateWhole checks what concerns all recipients, and returns the sender. The error is a *MessageError
+// or nil.
+func (m *Message) validateWhole() (sender address.Address, err error) {
 	if len(m.Recipients) == 0 {
-		return &MessageError{"Recipients", "the message has no recipient"}
+		return sender, &MessageError{"Recipients", "the message has no recipient"}
 	}
 	if m.Body == nil {
-		return &MessageError{"Body", "the message has no content"}
+		return sender, &MessageError{"Body", "the message has no content"}
 	}
-	if _, err := m.sender(); err != nil {
-		return err
+	if sender, err = address.ParseSender(m.From); err != nil {
+		return sender, &MessageError{"From", reasonOf(err)}
 	}
 	if o := m.MailOptions; o != nil {
 		switch {
 		case o.Body == smtp.BodyBinaryMIME:
-			return &MessageError{"MailOptions.Body", "BINARYMIME is not available yet"}
+			return sender, &MessageError{"MailOptions.Body", "BINARYMIME is not available yet"}
 		case o.RequireTLS:
-			return &MessageError{"MailOptions.RequireTLS", "REQUIRETLS is not available yet"}
+			return sender, &MessageError{"MailOptions.RequireTLS", "REQUIRETLS is not available yet"}
 		}
 	}
-	return nil
+	return sender, nil
 }
 
-func (m *Message) sender() (address.Address, error) {
-	a, err := address.ParseSender(m.From)
-	if err != nil {
-		return a, &MessageError{"From", reasonOf(err)}
-	}
-	return a, nil
-}
-
+// recipient checks one recipient. The error is a *MessageError or nil.
 func (m *Message) recipient(i int) (address.Address, error) {
-	r, field := &m.Recipients[i], fmt.Sprintf("Recipients[%d]", i)
+	r := &m.Recipients[i]
+	unfit := func(what, reason string) error {
+		return &MessageError{fmt.Sprintf("Recipients[%d]%s", i, what), reason}
+	}
 	a, err := address.Parse(r.Address)
 	if err != nil {
-		return a, &MessageError{field, reasonOf(err)}
+		return a, unfit("", reasonOf(err))
 	}
 	if o := r.Options; o != nil {
 		switch {
 		case o.DeliverBy != nil:
-			return a, &MessageError{field + ".Options.DeliverBy", "DELIVERBY is not available yet"}
+			return a, unfit(".Options.DeliverBy", "DELIVERBY is not available yet")
 		case o.MTPriority != nil:
-			return a, &MessageError{field + ".Options.MTPriority", "MT-PRIORITY is not available yet"}
+			return a, unfit(".Options.MTPriority", "MT-PRIORITY is not available yet")
 		case !o.RequireRecipientValidSince.IsZero():
-			return a, &MessageError{field + ".Options.RequireRecipientValidSince", "RRVS is not available yet"}
+			return a, unfit(".Options.RequireRecipientValidSince", "RRVS is not available yet")
 		}
 	}
 	return a, nil
@@ -330,8 +327,24 @@ func reasonOf(err error) string { return strings.TrimPrefix(err.Error(), "addres
 // the metadata value "queue", else what the metadata values "campaign", "tenant" and
 // "routing_domain" and the domain of the first recipient make up.
 func (m *Message) QueueName() (QueueName, error) {
+	name, complete, err := m.namedQueue()
+	if complete || err != nil {
+		return name, err
+	}
+	for i := range m.Recipients {
+		if a, err := m.recipient(i); err == nil {
+			name.Domain = a.Domain
+			return name, nil
+		}
+	}
+	return name, &MessageError{"Recipients", "no recipient names a domain for the queue"}
+}
+
+// namedQueue is what the message itself says of its queue. If the name is not complete, it lacks the
+// domain of the first recipient.
+func (m *Message) namedQueue() (name QueueName, complete bool, err error) {
 	if m.Queue != (QueueName{}) {
-		return m.Queue, nil
+		return m.Queue, true, nil
 	}
 	var from [4]string
 	for i, key := range [...]string{"queue", "campaign", "tenant", "routing_domain"} {
@@ -340,20 +353,13 @@ func (m *Message) QueueName() (QueueName, error) {
 		case string:
 			from[i] = v
 		default:
-			return QueueName{}, &MessageError{"Meta." + key, fmt.Sprintf("a %T, where a queue name needs a string", v)}
+			return QueueName{}, false, &MessageError{"Meta." + key, fmt.Sprintf("a %T, where a queue name needs a string", v)}
 		}
 	}
 	if from[0] != "" {
-		return ParseQueueName(from[0]), nil
+		return ParseQueueName(from[0]), true, nil
 	}
-	name := QueueName{Campaign: from[1], Tenant: from[2], RoutingDomain: from[3]}
-	for i := range m.Recipients {
-		if a, err := m.recipient(i); err == nil {
-			name.Domain = a.Domain
-			return name, nil
-		}
-	}
-	return name, &MessageError{"Recipients", "no recipient names a domain for the queue"}
+	return QueueName{Campaign: from[1], Tenant: from[2], RoutingDomain: from[3]}, false, nil
 }
 
 // QueueName names a scheduled queue: campaign:tenant@domain!routing_domain, of which all but the
@@ -1330,13 +1336,13 @@ func newAttempt(msg *Message) (*attempt, error) {
 	for i := range a.results {
 		a.results[i].Recipient = msg.Recipients[i].Address
 	}
-	if err := msg.validateWhole(); err != nil {
+	var err error
+	if a.sender, err = msg.validateWhole(); err != nil {
 		for i := range a.results {
 			a.results[i].refuse(err, ScopeMessage)
 		}
 		return a, err
 	}
-	a.sender, _ = msg.sender()
 	a.rcpts = make([]recipient, 0, len(msg.Recipients))
 	for i := range msg.Recipients {
 		addr, err := msg.recipient(i)
@@ -1350,13 +1356,17 @@ func newAttempt(msg *Message) (*attempt, error) {
 	if len(a.rcpts) == 0 {
 		return a, nil // each has its result, and there is no domain to name a queue after
 	}
-	var err error
-	if a.queue, err = msg.QueueName(); err != nil {
+	queue, complete, err := msg.namedQueue()
+	if err != nil {
 		for i := range a.rcpts {
 			a.results[a.rcpts[i].index].refuse(err, ScopeMessage)
 		}
 		return a, err
 	}
+	if !complete {
+		queue.Domain = a.rcpts[0].Domain
+	}
+	a.queue = queue
 	return a, nil
 }
 
