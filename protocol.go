@@ -286,7 +286,7 @@ func (e *MessageError) Error() string { return e.Field + ": " + e.Reason }
 // that names the first field for which it cannot. [Protocol.Deliver] does not need it to be called:
 // there, a recipient that can never be sent is Permanent and the others are served.
 func (m *Message) Validate() error {
-	if err := m.validateWhole(); err != nil {
+	if _, err := m.validateWhole(); err != nil {
 		return err
 	}
 	for i := range m.Recipients {
@@ -297,26 +297,22 @@ func (m *Message) Validate() error {
 	return nil
 }
 
-// validateWhole checks what concerns all recipients. It returns a *MessageError or nil.
-func (m *Message) validateWhole() error {
+// validateWhole checks what concerns all recipients, and returns the sender. The error is a *MessageError
+// or nil.
+func (m *Message) validateWhole() (sender address.Address, err error) {
 	if len(m.Recipients) == 0 {
-		return &MessageError{"Recipients", "the message has no recipient"}
+		return sender, &MessageError{"Recipients", "the message has no recipient"}
 	}
 	if m.Body == nil {
-		return &MessageError{"Body", "the message has no content"}
+		return sender, &MessageError{"Body", "the message has no content"}
 	}
-	_, err := m.sender()
-	return err
+	if sender, err = address.ParseSender(m.From); err != nil {
+		return sender, &MessageError{"From", reasonOf(err)}
+	}
+	return sender, nil
 }
 
-func (m *Message) sender() (address.Address, error) {
-	a, err := address.ParseSender(m.From)
-	if err != nil {
-		return a, &MessageError{"From", reasonOf(err)}
-	}
-	return a, nil
-}
-
+// recipient checks one recipient. The error is a *MessageError or nil.
 func (m *Message) recipient(i int) (address.Address, error) {
 	a, err := address.Parse(m.Recipients[i].Address)
 	if err != nil {
@@ -331,8 +327,24 @@ func reasonOf(err error) string { return strings.TrimPrefix(err.Error(), "addres
 // the metadata value "queue", else what the metadata values "campaign", "tenant" and
 // "routing_domain" and the domain of the first recipient make up.
 func (m *Message) QueueName() (QueueName, error) {
+	name, complete, err := m.namedQueue()
+	if complete || err != nil {
+		return name, err
+	}
+	for i := range m.Recipients {
+		if a, err := m.recipient(i); err == nil {
+			name.Domain = a.Domain
+			return name, nil
+		}
+	}
+	return name, &MessageError{"Recipients", "no recipient names a domain for the queue"}
+}
+
+// namedQueue is what the message itself says of its queue. If the name is not complete, it lacks the
+// domain of the first recipient.
+func (m *Message) namedQueue() (name QueueName, complete bool, err error) {
 	if m.Queue != (QueueName{}) {
-		return m.Queue, nil
+		return m.Queue, true, nil
 	}
 	var from [4]string
 	for i, key := range [...]string{"queue", "campaign", "tenant", "routing_domain"} {
@@ -341,20 +353,13 @@ func (m *Message) QueueName() (QueueName, error) {
 		case string:
 			from[i] = v
 		default:
-			return QueueName{}, &MessageError{"Meta." + key, fmt.Sprintf("a %T, where a queue name needs a string", v)}
+			return QueueName{}, false, &MessageError{"Meta." + key, fmt.Sprintf("a %T, where a queue name needs a string", v)}
 		}
 	}
 	if from[0] != "" {
-		return ParseQueueName(from[0]), nil
+		return ParseQueueName(from[0]), true, nil
 	}
-	name := QueueName{Campaign: from[1], Tenant: from[2], RoutingDomain: from[3]}
-	for i := range m.Recipients {
-		if a, err := m.recipient(i); err == nil {
-			name.Domain = a.Domain
-			return name, nil
-		}
-	}
-	return name, &MessageError{"Recipients", "no recipient names a domain for the queue"}
+	return QueueName{Campaign: from[1], Tenant: from[2], RoutingDomain: from[3]}, false, nil
 }
 
 // QueueName names a scheduled queue: campaign:tenant@domain!routing_domain, of which all but the
@@ -1331,13 +1336,13 @@ func newAttempt(msg *Message) (*attempt, error) {
 	for i := range a.results {
 		a.results[i].Recipient = msg.Recipients[i].Address
 	}
-	if err := msg.validateWhole(); err != nil {
+	var err error
+	if a.sender, err = msg.validateWhole(); err != nil {
 		for i := range a.results {
 			a.results[i].refuse(err, ScopeMessage)
 		}
 		return a, err
 	}
-	a.sender, _ = msg.sender()
 	a.rcpts = make([]recipient, 0, len(msg.Recipients))
 	for i := range msg.Recipients {
 		addr, err := msg.recipient(i)
@@ -1351,13 +1356,17 @@ func newAttempt(msg *Message) (*attempt, error) {
 	if len(a.rcpts) == 0 {
 		return a, nil // each has its result, and there is no domain to name a queue after
 	}
-	var err error
-	if a.queue, err = msg.QueueName(); err != nil {
+	queue, complete, err := msg.namedQueue()
+	if err != nil {
 		for i := range a.rcpts {
 			a.results[a.rcpts[i].index].refuse(err, ScopeMessage)
 		}
 		return a, err
 	}
+	if !complete {
+		queue.Domain = a.rcpts[0].Domain
+	}
+	a.queue = queue
 	return a, nil
 }
 

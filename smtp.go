@@ -819,7 +819,8 @@ const maxAgain = 16
 // more where the peer takes fewer recipients in one, or where the message was not judged by its own
 // merits.
 func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.Content, batch []recipient) {
-	env := &smtpclient.Envelope{From: a.sender.String(), Options: a.msg.MailOptions}
+	env := &smtpclient.Envelope{From: a.sender.String(), Options: a.msg.MailOptions,
+		Rcpts: make([]smtpclient.Rcpt, 0, len(batch))}
 	left := batch
 	for again := 0; len(left) > 0; {
 		s, res := c.session(ctx)
@@ -833,7 +834,7 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 		part := left[:min(len(left), s.maxRcpts)]
 		env.Rcpts = env.Rcpts[:0]
 		for _, r := range part {
-			env.Rcpts = append(env.Rcpts, smtpclient.Rcpt{Address: r.Address.String(), Options: r.options})
+			env.Rcpts = append(env.Rcpts, smtpclient.Rcpt{Address: a.results[r.index].Recipient, Options: r.options})
 		}
 		c.sending = true
 		tx := s.wire.Send(ctx, env, content)
