@@ -144,11 +144,19 @@ func (s *Session) take(r *reply) error {
 	case t == nil || !t.answered() || t.inContent:
 	case s.stopped:
 		return errStopped // nothing more of it is sent, and so nothing more is answered
-	case s.in.r < s.in.w:
+	case s.unasked():
 		return errUnasked // it would be taken for the reply to what is sent next
 	}
 	s.kick()
 	return nil
+}
+
+// unasked reports whether anything has arrived that answers nothing. The lock is held, by the reader.
+func (s *Session) unasked() bool {
+	if s.tls != nil {
+		s.deadlined = true // unread sets one
+	}
+	return s.unread()
 }
 
 // errStopped ends a session in which nothing more can be sent.
