@@ -985,7 +985,7 @@ type ReadyStats struct {
 
 // runtimeState is what a runtime keeps between calls.
 type runtimeState struct {
-	mu     sync.Mutex
+	mu     sync.RWMutex // for reading by every delivery
 	closed bool
 	live   map[string]*liveProtocol
 	calls  sync.WaitGroup // deliveries under way
@@ -1115,8 +1115,8 @@ func (r *Runtime) SetPolicy(p *Policy) {
 
 func (r *Runtime) currentPolicy() *Policy {
 	s := r.ready()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	return s.policy
 }
 
@@ -1204,8 +1204,8 @@ type handle struct {
 // enter counts a call in, unless it comes too late.
 func (h *handle) enter() bool {
 	s := &h.runtime.state
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	if h.closed || s.closed {
 		return false
 	}

@@ -791,7 +791,7 @@ func keysOf(plan []candidate) []string {
 // knownWays are the ways that were found, each for as long as what the DNS said of it may be used. When
 // there are too many it begins anew.
 type knownWays struct {
-	mu   sync.Mutex
+	mu   sync.RWMutex
 	ways map[wayName]knownWay
 }
 
@@ -807,9 +807,9 @@ const maxKnownWays = 10_000
 
 // get returns nil where no way is known.
 func (k *knownWays) get(name wayName) *way {
-	k.mu.Lock()
+	k.mu.RLock()
 	known := k.ways[name]
-	k.mu.Unlock()
+	k.mu.RUnlock()
 	if !known.expires.IsZero() && !time.Now().Before(known.expires) {
 		return nil
 	}

@@ -15,7 +15,7 @@ const maxEntries = 1 << 16
 // Cache keeps answers for as long as they may be used. An answer is asked for once, however many want
 // it at the same time; a failure is not kept. The zero value is ready for use, by many goroutines.
 type Cache[K comparable, V any] struct {
-	mu      sync.Mutex
+	mu      sync.RWMutex
 	entries map[K]*entry[V]
 }
 
@@ -29,9 +29,9 @@ type entry[V any] struct {
 
 // Known returns what is kept under key. False: nothing is, or it is being asked for.
 func (c *Cache[K, V]) Known(key K) (value V, ok bool) {
-	c.mu.Lock()
+	c.mu.RLock()
 	e := c.entries[key]
-	c.mu.Unlock()
+	c.mu.RUnlock()
 	if e == nil || !e.fresh() {
 		return value, false
 	}
