@@ -81,9 +81,9 @@ func benchDelivery(b *testing.B, sink, mode string, conns int) (send func(contex
 	if err != nil {
 		b.Fatal(err)
 	}
+	msg := messageTo("rcpt@example.com")
+	msg.Body = Bytes(benchContent)
 	return func(ctx context.Context) error {
-		msg := messageTo("rcpt@example.com")
-		msg.Body = Bytes(benchContent)
 		if r := &p.Deliver(ctx, msg).Results[0]; r.Status != Delivered {
 			return fmt.Errorf("%s: %s (%w)", r.Status, r.Response, r.Err)
 		}

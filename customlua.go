@@ -397,7 +397,7 @@ func (e *luaEngine) find(ctx context.Context, queue QueueName) (*way, error) {
 	}
 	source, site := w.source.config.Name, queue.routing()
 	w.ready = source + "->" + site + "@lua:" + e.config.Constructor
-	w.path, err = e.runtime.egressPath(ctx, site, source, site)
+	w.path, err = e.runtime.egressPath(ctx, pathName{site, source, site})
 	return w, err
 }
 

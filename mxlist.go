@@ -218,8 +218,8 @@ type DNSAnswer struct {
 }
 
 // A Resolver answers DNS questions. Names are absolute, as A-labels without the final dot. It must
-// be safe for concurrent use and return when ctx ends. Caching is its business: it is asked for each
-// message.
+// be safe for concurrent use and return when ctx ends. Caching is its business: it may be asked for each
+// message, and is not where another message was answered within the TTL.
 type Resolver interface {
 	Lookup(ctx context.Context, name string, t DNSType) DNSAnswer
 }
@@ -463,6 +463,10 @@ type candidate struct {
 	addr netip.AddrPort
 	unix string
 	err  error // instead of an address: why there is none
+
+	// equals numbers those that the plan has no order for; 0: the candidate keeps its place.
+	equals int
+	key    string // what a connection to it is kept under
 }
 
 // network and address are as net.Dial wants them.
@@ -490,8 +494,12 @@ func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPat
 	var plan []candidate
 	seen := map[string]bool{}
 	found := 0
-	for _, group := range r.hosts {
+	for i, group := range r.hosts {
 		var addresses, failed []candidate
+		equals := i + 1
+		if r.list {
+			equals = 0
+		}
 		for _, t := range group {
 			if found+len(addresses) >= maxCandidates {
 				break
@@ -509,10 +517,11 @@ func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPat
 				failed = append(failed, candidate{host: t.name, err: err})
 			}
 			for _, ip := range ips {
-				addresses = append(addresses, candidate{host: t.name, addr: netip.AddrPortFrom(ip.Unmap().WithZone(""), port)})
+				addresses = append(addresses, candidate{
+					host: t.name, addr: netip.AddrPortFrom(ip.Unmap().WithZone(""), port), equals: equals})
 			}
 		}
-		if !r.list {
+		if !r.list { // so that chance decides too which are too many
 			rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
 		}
 		for _, c := range addresses {
@@ -528,6 +537,50 @@ func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPat
 		return plan, errNoHosts
 	}
 	return permitted(plan, path, source)
+}
+
+// hasEquals reports whether a plan has candidates that may change places.
+func hasEquals(plan []candidate) bool {
+	for i := 1; i < len(plan); i++ {
+		if plan[i].equals != 0 && plan[i].equals == plan[i-1].equals {
+			return true
+		}
+	}
+	return false
+}
+
+// shuffleEquals puts the candidates of a plan in another order, as far as the plan has none for them.
+func shuffleEquals(plan []candidate) {
+	for len(plan) > 0 {
+		n := 1
+		for n < len(plan) && plan[n].equals != 0 && plan[n].equals == plan[0].equals {
+			n++
+		}
+		rand.Shuffle(n, func(i, j int) { plan[i], plan[j] = plan[j], plan[i] })
+		plan = plan[n:]
+	}
+}
+
+// datedResolver notes until when all that a resolver answered may be used.
+type datedResolver struct {
+	Resolver
+	mu      sync.Mutex
+	expires time.Time // zero: it was asked for nothing
+}
+
+func (d *datedResolver) Lookup(ctx context.Context, name string, t DNSType) DNSAnswer {
+	asked := time.Now()
+	answer := d.Resolver.Lookup(ctx, name, t)
+	until := asked
+	if answer.Result != DNSTempFail && answer.Result != DNSBogus {
+		until = asked.Add(answer.TTL)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.expires.IsZero() || until.Before(d.expires) {
+		d.expires = until
+	}
+	return answer
 }
 
 // permitted takes from a plan what may not be tried. One prohibited address condemns the whole plan:

@@ -266,9 +266,13 @@ func TestPlans(t *testing.T) {
 	t.Run("equal preferences are shuffled, better ones go first", func(t *testing.T) {
 		p := path(`{}`)
 		seen := map[string]bool{}
+		to, _ := domainRoute(t.Context(), dns, QueueName{Domain: "prefer.test"})
+		plan, failed := connectionPlan(t.Context(), dns, to, &p, &EgressSource{})
+		if !hasEquals(plan) {
+			t.Error("there are no equals")
+		}
 		for range 200 {
-			to, _ := domainRoute(t.Context(), dns, QueueName{Domain: "prefer.test"})
-			plan, failed := connectionPlan(t.Context(), dns, to, &p, &EgressSource{})
+			shuffleEquals(plan)
 			if failed != nil || len(plan) != 4 || plan[3].address() != "192.0.2.9:25" {
 				t.Fatalf("%+v, %v", plan, failed)
 			}

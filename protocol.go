@@ -130,7 +130,6 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
-	"github.com/mtadelivery/delivery/internal/egress"
 	"github.com/mtadelivery/delivery/internal/kumo"
 	"github.com/mtadelivery/delivery/internal/sessions"
 )
@@ -986,14 +985,14 @@ type ReadyStats struct {
 
 // runtimeState is what a runtime keeps between calls.
 type runtimeState struct {
-	mu     sync.Mutex
+	mu     sync.RWMutex // for reading by every delivery
 	closed bool
 	live   map[string]*liveProtocol
 	calls  sync.WaitGroup // deliveries under way
 	policy *Policy
 	serial uint64 // of the last policy that was loaded
 
-	egress   egress.Cache
+	egress   egressAnswers
 	smtp     sessions.Pool[*smtpSession]
 	peers    knownPeers
 	lua      sessions.Pool[*luaSession]
@@ -1040,6 +1039,8 @@ func (r *Runtime) logger() *slog.Logger {
 
 // engine is what a kind of protocol is to a handle: the one switch over kinds, in newEngine, makes it.
 type engine interface {
+	// deliver settles every recipient of a. What it waits for ends with ctx, and when Close stops waiting:
+	// see [Runtime.bound].
 	deliver(ctx context.Context, a *attempt)
 	plan(ctx context.Context, a *attempt) (Plan, error)
 	close() // ends the idle connections that it opened
@@ -1049,9 +1050,10 @@ type engine interface {
 func (r *Runtime) newEngine(c QueueConfig) (engine, error) {
 	switch p := c.Protocol; {
 	case p.Maildir != nil:
-		return newMaildirEngine(p.Maildir)
+		e, err := newMaildirEngine(p.Maildir)
+		return boundEngine{e, r}, err
 	case p.CustomLua != nil:
-		return newLuaEngine(r, p.CustomLua, c.EgressPool), nil
+		return boundEngine{newLuaEngine(r, p.CustomLua, c.EgressPool), r}, nil
 	default:
 		return newSMTPEngine(r, p.SMTP, c.EgressPool)
 	}
@@ -1113,8 +1115,8 @@ func (r *Runtime) SetPolicy(p *Policy) {
 
 func (r *Runtime) currentPolicy() *Policy {
 	s := r.ready()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	return s.policy
 }
 
@@ -1196,18 +1198,14 @@ func (s *runtimeState) waitForCalls() error {
 type handle struct {
 	runtime *Runtime
 	live    *liveProtocol
-
-	mu     sync.Mutex
-	closed bool
+	closed  bool // guarded by the runtime's lock
 }
 
 // enter counts a call in, unless it comes too late.
 func (h *handle) enter() bool {
 	s := &h.runtime.state
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	if h.closed || s.closed {
 		return false
 	}
@@ -1223,8 +1221,7 @@ func (h *handle) leave() {
 
 func (h *handle) Deliver(ctx context.Context, msg *Message) Outcome {
 	if !h.enter() {
-		a := &attempt{results: unsentResults(msg, ErrClosed)}
-		return Outcome{Results: a.results, Err: ErrClosed}
+		return Outcome{Results: unsentResults(msg, ErrClosed), Err: ErrClosed}
 	}
 	defer h.leave()
 	a, err := newAttempt(msg)
@@ -1232,8 +1229,6 @@ func (h *handle) Deliver(ctx context.Context, msg *Message) Outcome {
 		return Outcome{Results: a.results, Err: err}
 	}
 	if len(a.rcpts) > 0 {
-		ctx, release := h.bound(ctx)
-		defer release()
 		h.live.engine.deliver(ctx, a)
 	}
 	return Outcome{Results: a.results, Changes: a.changes, Err: a.err}
@@ -1251,19 +1246,44 @@ func (h *handle) Plan(ctx context.Context, msg *Message) (Plan, error) {
 	if len(a.rcpts) == 0 {
 		return Plan{}, a.results[0].Err
 	}
-	ctx, release := h.bound(ctx)
+	ctx, release := h.runtime.bound(ctx)
 	defer release()
 	return h.live.engine.plan(ctx, a)
 }
 
-// bound makes a context that also ends when Close stops waiting.
-func (h *handle) bound(ctx context.Context) (bounded context.Context, release func()) {
+// bound makes a context that also ends when Close stops waiting. The sessions of a pool end then by
+// themselves, and whoever waits for one.
+func (r *Runtime) bound(ctx context.Context) (bounded context.Context, release func()) {
 	bounded, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(h.runtime.state.killed, func() { cancel(ErrClosed) })
+	stop := context.AfterFunc(r.state.killed, func() { cancel(ErrClosed) })
 	return bounded, func() {
 		stop()
 		cancel(nil)
 	}
+}
+
+// boundEngine is an engine whose deliveries take long enough to be bound as a whole.
+type boundEngine struct {
+	engine
+	runtime *Runtime
+}
+
+func (b boundEngine) deliver(ctx context.Context, a *attempt) {
+	ctx, release := b.runtime.bound(ctx)
+	defer release()
+	b.engine.deliver(ctx, a)
+}
+
+// ended is the cause of the end of a delivery's context, or ErrClosed once Close has stopped waiting; nil
+// while it may go on.
+func (r *Runtime) ended(ctx context.Context) error {
+	if err := ended(ctx); err != nil {
+		return err
+	}
+	if r.state.killed.Err() != nil {
+		return ErrClosed
+	}
+	return nil
 }
 
 // ended is the cause of a context's end; nil while it lives. A deadline that has passed is an end,
@@ -1279,14 +1299,10 @@ func ended(ctx context.Context) error {
 }
 
 func (h *handle) Close(ctx context.Context) error {
-	h.mu.Lock()
-	first := !h.closed
-	h.closed = true
-	h.mu.Unlock()
-
 	s, live := &h.runtime.state, h.live
 	s.mu.Lock()
-	if first {
+	if !h.closed {
+		h.closed = true
 		live.handles--
 	}
 	last := live.handles == 0

@@ -522,32 +522,55 @@ func (r *Runtime) egressFor() Egress {
 	return nil
 }
 
-func (r *Runtime) egressPath(ctx context.Context, routing, source, site string) (*keyed[EgressPath], error) {
-	v, err := r.state.egress.Get(ctx, "path\x00"+routing+"\x00"+source+"\x00"+site, func() (any, time.Time, error) {
+// egressAnswers are the answers of the Egress in force, for as long as each may be used.
+type egressAnswers struct {
+	pools   egress.Cache[string, *EgressPool]
+	sources egress.Cache[string, *keyed[EgressSource]]
+	paths   egress.Cache[pathName, *keyed[EgressPath]]
+}
+
+// pathName is what an egress path is asked for by.
+type pathName struct{ routing, source, site string }
+
+// Forget drops all answers.
+func (e *egressAnswers) Forget() {
+	e.pools.Forget()
+	e.sources.Forget()
+	e.paths.Forget()
+}
+
+func (r *Runtime) egressPath(ctx context.Context, name pathName) (*keyed[EgressPath], error) {
+	if k, ok := r.state.egress.paths.Known(name); ok {
+		return k, nil
+	}
+	ctx, release := r.bound(ctx)
+	defer release()
+	return r.state.egress.paths.Get(ctx, name, func() (*keyed[EgressPath], time.Time, error) {
 		var path EgressPath
 		if e := r.egressFor(); e != nil {
 			var err error
-			if path, err = e.EgressPath(ctx, routing, source, site); err != nil {
-				return nil, time.Time{}, fmt.Errorf("egress path of %s: %w", site, err)
+			if path, err = e.EgressPath(ctx, name.routing, name.source, name.site); err != nil {
+				return nil, time.Time{}, fmt.Errorf("egress path of %s: %w", name.site, err)
 			}
 		}
 		k, err := newKeyed(path)
 		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("egress path of %s: %w", site, err)
+			return nil, time.Time{}, fmt.Errorf("egress path of %s: %w", name.site, err)
 		}
 		if k.config.RefreshStrategy == "Epoch" {
 			return k, time.Time{}, nil
 		}
 		return k, time.Now().Add(time.Duration(k.config.RefreshInterval)), nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return v.(*keyed[EgressPath]), nil
 }
 
 func (r *Runtime) egressSource(ctx context.Context, name string) (*keyed[EgressSource], error) {
-	v, err := r.state.egress.Get(ctx, "source\x00"+name, func() (any, time.Time, error) {
+	if k, ok := r.state.egress.sources.Known(name); ok {
+		return k, nil
+	}
+	ctx, release := r.bound(ctx)
+	defer release()
+	return r.state.egress.sources.Get(ctx, name, func() (*keyed[EgressSource], time.Time, error) {
 		source := EgressSource{Name: unspecified}
 		if name != unspecified {
 			e := r.egressFor()
@@ -565,14 +588,15 @@ func (r *Runtime) egressSource(ctx context.Context, name string) (*keyed[EgressS
 		}
 		return k, time.Now().Add(time.Duration(k.config.TTL)), nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return v.(*keyed[EgressSource]), nil
 }
 
 func (r *Runtime) egressPool(ctx context.Context, name string) (*EgressPool, error) {
-	v, err := r.state.egress.Get(ctx, "pool\x00"+name, func() (any, time.Time, error) {
+	if p, ok := r.state.egress.pools.Known(name); ok {
+		return p, nil
+	}
+	ctx, release := r.bound(ctx)
+	defer release()
+	return r.state.egress.pools.Get(ctx, name, func() (*EgressPool, time.Time, error) {
 		e := r.egressFor()
 		if e == nil {
 			return nil, time.Time{}, fmt.Errorf("egress pool %q: there is no Egress that defines it", name)
@@ -587,10 +611,6 @@ func (r *Runtime) egressPool(ctx context.Context, name string) (*EgressPool, err
 		}
 		return &pool, time.Now().Add(time.Duration(pool.TTL)), nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return v.(*EgressPool), nil
 }
 
 // sourcePicker chooses among the sources of a pool, in turn and by weight.
@@ -644,6 +664,7 @@ type smtpEngine struct {
 	runtime *Runtime
 	list    *route // of the mx_list; nil: MX records
 	sources sourcePicker
+	ways    knownWays
 
 	mu   sync.Mutex
 	open map[*smtpSession]struct{} // what this engine opened and is not closed yet
@@ -661,12 +682,15 @@ func newSMTPEngine(r *Runtime, c *SMTP, pool string) (*smtpEngine, error) {
 	return e, nil
 }
 
-// way is where an attempt goes: its ready name, and how and to whom to speak.
+// way is where an attempt goes: its ready name, and how and to whom to speak. It is shared by attempts, and
+// so never changed once it was found.
 type way struct {
 	ready  string
+	site   string
 	path   *keyed[EgressPath]
 	source *keyed[EgressSource]
 	plan   []candidate
+	keys   []string // the connection keys of what can be tried
 }
 
 func (w *way) protocol() string {
@@ -687,31 +711,118 @@ func (w *way) unopened() *Session {
 	return &Session{ReadyName: w.ready, Protocol: w.protocol()}
 }
 
-// find finds the way for a queue. With an error the way is as complete as it could be made.
+// find finds the way for a queue. With an error the way is as complete as it could be made. What was found
+// before is taken again while everything that it was made of holds: source, egress path, and the answers of
+// the DNS. Equals are in random order, each time.
 func (e *smtpEngine) find(ctx context.Context, queue QueueName) (*way, *PlanError) {
-	w := &way{}
-	var err error
-	if w.source, err = e.sources.pick(ctx); err != nil {
-		return w, unresolved(queue, err)
+	source, err := e.sources.pick(ctx)
+	if err != nil {
+		return &way{}, unresolved(queue, err)
 	}
-	dns := e.runtime.state.resolver
-	to := e.list
-	if to == nil {
-		var failed *PlanError
-		if to, failed = domainRoute(ctx, dns, queue); failed != nil {
-			if failed == errNullMX { // whose site has no name
-				w.ready = w.source.config.Name + "->@smtp_client"
-			}
-			return w, failed
+	name := wayName{queue.routing(), source.config.Name}
+	if known := e.ways.get(name); known != nil && known.source == source {
+		path, err := e.runtime.egressPath(ctx, pathName{name.routing, name.source, known.site})
+		if err == nil && path == known.path {
+			return known.shuffled(), nil
 		}
 	}
-	w.ready = w.source.config.Name + "->" + to.site + "@smtp_client"
-	if w.path, err = e.runtime.egressPath(ctx, queue.routing(), w.source.config.Name, to.site); err != nil {
-		return w, unresolved(queue, err)
+	w, keep, failed := e.resolve(ctx, queue, source)
+	if failed != nil {
+		return w, failed
 	}
-	var failed *PlanError
-	w.plan, failed = connectionPlan(ctx, dns, to, &w.path.config, &w.source.config)
-	return w, failed
+	e.ways.put(name, w, keep)
+	return w.shuffled(), nil
+}
+
+// resolve makes the way for a queue from a source, and says until when what the DNS answered may be used;
+// zero: the DNS was not asked.
+func (e *smtpEngine) resolve(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (w *way, keep time.Time, failed *PlanError) {
+	ctx, release := e.runtime.bound(ctx)
+	defer release()
+	w = &way{source: source}
+	dns := &datedResolver{Resolver: e.runtime.state.resolver}
+	to := e.list
+	if to == nil {
+		if to, failed = domainRoute(ctx, dns, queue); failed != nil {
+			if failed == errNullMX { // whose site has no name
+				w.ready = source.config.Name + "->@smtp_client"
+			}
+			return w, keep, failed
+		}
+	}
+	w.site = to.site
+	w.ready = source.config.Name + "->" + to.site + "@smtp_client"
+	var err error
+	if w.path, err = e.runtime.egressPath(ctx, pathName{queue.routing(), source.config.Name, to.site}); err != nil {
+		return w, keep, unresolved(queue, err)
+	}
+	if w.plan, failed = connectionPlan(ctx, dns, to, &w.path.config, &source.config); failed != nil {
+		return w, keep, failed
+	}
+	for i := range w.plan {
+		w.plan[i].key = w.key(&w.plan[i])
+	}
+	w.keys = keysOf(w.plan)
+	return w, dns.expires, nil
+}
+
+// shuffled is the way with those of its candidates that are equal in random order.
+func (w *way) shuffled() *way {
+	if !hasEquals(w.plan) {
+		return w
+	}
+	another := *w
+	another.plan = slices.Clone(w.plan)
+	shuffleEquals(another.plan)
+	another.keys = keysOf(another.plan)
+	return &another
+}
+
+func keysOf(plan []candidate) []string {
+	keys := make([]string, 0, len(plan))
+	for i := range plan {
+		if usable(plan[i]) {
+			keys = append(keys, plan[i].key)
+		}
+	}
+	return keys
+}
+
+// knownWays are the ways that were found, each for as long as what the DNS said of it may be used. When
+// there are too many it begins anew.
+type knownWays struct {
+	mu   sync.RWMutex
+	ways map[wayName]knownWay
+}
+
+// wayName is what the ways of an engine differ by.
+type wayName struct{ routing, source string }
+
+type knownWay struct {
+	way     *way
+	expires time.Time // zero: never
+}
+
+const maxKnownWays = 10_000
+
+// get returns nil where no way is known.
+func (k *knownWays) get(name wayName) *way {
+	k.mu.RLock()
+	known := k.ways[name]
+	k.mu.RUnlock()
+	if !known.expires.IsZero() && !time.Now().Before(known.expires) {
+		return nil
+	}
+	return known.way
+}
+
+func (k *knownWays) put(name wayName, w *way, expires time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ways == nil || len(k.ways) >= maxKnownWays {
+		k.ways = map[wayName]knownWay{}
+	}
+	k.ways[name] = knownWay{w, expires}
 }
 
 func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
@@ -736,7 +847,7 @@ func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
 func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 	w, failed := e.find(ctx, a.queue)
 	if failed != nil {
-		if err := ended(ctx); err != nil && failed.Status == Transient {
+		if err := e.runtime.ended(ctx); err != nil && failed.Status == Transient {
 			a.settleAll(unsent(err))
 			return
 		}
@@ -748,9 +859,9 @@ func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 		a.settleAll(res)
 		return
 	}
-	content := contentOf(a.msg.Body)
-	if err := content.Inspect(ctx); err != nil {
-		if cause := ended(ctx); cause != nil {
+	content, err := e.inspect(ctx, a.msg.Body)
+	if err != nil {
+		if cause := e.runtime.ended(ctx); cause != nil {
 			a.settleAll(unsent(cause))
 			return
 		}
@@ -784,11 +895,16 @@ func (w *way) unfit(a *attempt, content *smtpclient.Content) string {
 	return ""
 }
 
-func contentOf(body Body) *smtpclient.Content {
+// inspect makes an inspected content of a body, which is to read it where it does not lie in memory.
+func (e *smtpEngine) inspect(ctx context.Context, body Body) (*smtpclient.Content, error) {
 	if b, ok := body.(Bytes); ok {
-		return smtpclient.BytesContent(b)
+		content := smtpclient.BytesContent(b)
+		return content, content.Inspect(ctx)
 	}
-	return smtpclient.StreamContent(body.Size(), func() (io.ReadCloser, error) { return open(body) })
+	ctx, release := e.runtime.bound(ctx)
+	defer release()
+	content := smtpclient.StreamContent(body.Size(), func() (io.ReadCloser, error) { return open(body) })
+	return content, content.Inspect(ctx)
 }
 
 // close ends the idle connections of the engine.
@@ -878,7 +994,7 @@ func (a *attempt) binary() bool {
 
 // session returns the session to use next. Without one the result says why.
 func (c *carrier) session(ctx context.Context) (s *smtpSession, why Result) {
-	if err := ended(ctx); err != nil {
+	if err := c.engine.runtime.ended(ctx); err != nil {
 		return nil, unsent(err)
 	}
 	if c.lease != nil {
@@ -887,17 +1003,11 @@ func (c *carrier) session(ctx context.Context) (s *smtpSession, why Result) {
 		}
 	}
 	path := &c.way.path.config
-	keys := make([]string, 0, len(c.way.plan))
-	for i := range c.way.plan {
-		if usable(c.way.plan[i]) {
-			keys = append(keys, c.way.key(&c.way.plan[i]))
-		}
-	}
 	lease, err := c.engine.runtime.state.smtp.Acquire(ctx, sessions.Request{
 		Group:       c.way.ready,
 		Limit:       int(path.ConnectionLimit.Count),
 		MaxWaiting:  path.MaxReady,
-		Keys:        keys,
+		Keys:        c.way.keys,
 		IdleTimeout: time.Duration(path.IdleTimeout),
 		MaxUses:     path.MaxDeliveriesPerConnection,
 	})
@@ -911,7 +1021,7 @@ func (c *carrier) session(ctx context.Context) (s *smtpSession, why Result) {
 	s, key, err := c.engine.connect(ctx, c.way)
 	if err != nil {
 		c.give((*sessions.Lease[*smtpSession]).Discard)
-		if cause := ended(ctx); cause != nil {
+		if cause := c.engine.runtime.ended(ctx); cause != nil {
 			return nil, unsent(cause)
 		}
 		return nil, Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{
@@ -957,10 +1067,8 @@ func (w *way) key(c *candidate) string {
 
 // connect opens a session to the first host of the plan that lets it.
 func (e *smtpEngine) connect(ctx context.Context, w *way) (*smtpSession, string, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(e.runtime.state.killed, func() { cancel(ErrClosed) })
-	defer stop()
+	ctx, release := e.runtime.bound(ctx)
+	defer release()
 	var failures []error
 	for i := range w.plan {
 		c := &w.plan[i]
@@ -970,7 +1078,7 @@ func (e *smtpEngine) connect(ctx context.Context, w *way) (*smtpSession, string,
 		}
 		s, err := e.connectTo(ctx, w, c)
 		if err == nil {
-			return s, w.key(c), nil
+			return s, c.key, nil
 		}
 		failures = append(failures, &HostError{Host: c.host, Address: c.address(), Err: err})
 		if ctx.Err() != nil {

@@ -109,6 +109,9 @@ func parse(s string) (a Address, reason string) {
 // unfitText names what no address may hold, in quotes or not. The controls of Unicode go the way of
 // those of ASCII: some take U+0085 for the end of a line.
 func unfitText(s string) (reason string) {
+	if isPrintableASCII(s) { // as nearly all are
+		return ""
+	}
 	if !utf8.ValidString(s) {
 		return "it is not UTF-8"
 	}
@@ -165,6 +168,15 @@ func (a Address) IsNull() bool { return a == Address{} }
 // ASCIILocal reports whether the local part is ASCII. If it is not, the address needs SMTPUTF8
 // (RFC 6531). The domain never does.
 func (a Address) ASCIILocal() bool { return isASCII(a.Local) }
+
+func isPrintableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
 
 func isASCII(s string) bool {
 	for i := range len(s) {

@@ -86,15 +86,17 @@ func unfitName(domain string) (reason string) {
 		case label[0] == '-' || label[len(label)-1] == '-':
 			return "the domain has a label with a hyphen at its edge"
 		}
-		if i := strings.IndexFunc(label, notNameText); i >= 0 {
-			return fmt.Sprintf("the domain holds %q", label[i])
+		for i := range len(label) {
+			if !isNameText(label[i]) {
+				return fmt.Sprintf("the domain holds %q", label[i])
+			}
 		}
 	}
 	return ""
 }
 
-func notNameText(r rune) bool {
-	return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_')
+func isNameText(c byte) bool {
+	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_'
 }
 
 // unfitLiteral checks an address literal (RFC 5321 section 4.1.3).

@@ -14,22 +14,33 @@ const maxEntries = 1 << 16
 
 // Cache keeps answers for as long as they may be used. An answer is asked for once, however many want
 // it at the same time; a failure is not kept. The zero value is ready for use, by many goroutines.
-type Cache struct {
-	mu      sync.Mutex
-	entries map[string]*entry
+type Cache[K comparable, V any] struct {
+	mu      sync.RWMutex
+	entries map[K]*entry[V]
 }
 
-type entry struct {
+type entry[V any] struct {
 	loaded    chan struct{} // closed when the rest is there
-	value     any
+	value     V
 	err       error
 	expires   time.Time // zero: never
 	abandoned bool      // whoever asked gave up, which says nothing about the answer
 }
 
+// Known returns what is kept under key. False: nothing is, or it is being asked for.
+func (c *Cache[K, V]) Known(key K) (value V, ok bool) {
+	c.mu.RLock()
+	e := c.entries[key]
+	c.mu.RUnlock()
+	if e == nil || !e.fresh() {
+		return value, false
+	}
+	return e.value, e.err == nil
+}
+
 // Get returns what is kept under key, or what load answers: a value, when it expires (the zero time:
 // never), an error. The end of ctx ends the wait for somebody else's load.
-func (c *Cache) Get(ctx context.Context, key string, load func() (any, time.Time, error)) (any, error) {
+func (c *Cache[K, V]) Get(ctx context.Context, key K, load func() (V, time.Time, error)) (V, error) {
 	for {
 		e, ours := c.claim(key)
 		if ours {
@@ -39,7 +50,8 @@ func (c *Cache) Get(ctx context.Context, key string, load func() (any, time.Time
 		select {
 		case <-e.loaded:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			var none V
+			return none, context.Cause(ctx)
 		}
 		if !e.abandoned {
 			return e.value, e.err
@@ -48,29 +60,29 @@ func (c *Cache) Get(ctx context.Context, key string, load func() (any, time.Time
 }
 
 // Forget drops every answer. Those being asked for are given to who waits, and not kept.
-func (c *Cache) Forget() {
+func (c *Cache[K, V]) Forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.entries = nil
 }
 
 // claim returns the entry of key; ours says that it is new and the caller's to fill in.
-func (c *Cache) claim(key string) (e *entry, ours bool) {
+func (c *Cache[K, V]) claim(key K) (e *entry[V], ours bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.entries[key]; e != nil && !e.stale() {
+	if e := c.entries[key]; e != nil && (!e.answered() || e.fresh()) {
 		return e, false
 	}
 	if c.entries == nil || len(c.entries) >= maxEntries {
-		c.entries = map[string]*entry{}
+		c.entries = map[K]*entry[V]{}
 	}
-	e = &entry{loaded: make(chan struct{})}
+	e = &entry[V]{loaded: make(chan struct{})}
 	c.entries[key] = e
 	return e, true
 }
 
 // load fills an entry in. Whatever load does, nobody is left waiting.
-func (c *Cache) load(ctx context.Context, key string, e *entry, load func() (any, time.Time, error)) {
+func (c *Cache[K, V]) load(ctx context.Context, key K, e *entry[V], load func() (V, time.Time, error)) {
 	e.err = errors.New("egress: the load did not return")
 	defer func() {
 		if e.err != nil {
@@ -82,7 +94,7 @@ func (c *Cache) load(ctx context.Context, key string, e *entry, load func() (any
 	e.value, e.expires, e.err = load()
 }
 
-func (c *Cache) remove(key string, e *entry) {
+func (c *Cache[K, V]) remove(key K, e *entry[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.entries[key] == e {
@@ -90,11 +102,17 @@ func (c *Cache) remove(key string, e *entry) {
 	}
 }
 
-func (e *entry) stale() bool {
+// answered reports whether the answer is there.
+func (e *entry[V]) answered() bool {
 	select {
 	case <-e.loaded:
-		return !e.expires.IsZero() && !time.Now().Before(e.expires)
+		return true
 	default:
 		return false
 	}
+}
+
+// fresh reports whether the answer is there and may be used.
+func (e *entry[V]) fresh() bool {
+	return e.answered() && (e.expires.IsZero() || time.Now().Before(e.expires))
 }

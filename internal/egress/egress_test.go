@@ -13,7 +13,7 @@ import (
 
 func TestAnAnswerIsAskedForOnceUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c Cache
+		var c Cache[string, any]
 		var mu sync.Mutex
 		asked := 0
 		get := func() any {
@@ -55,7 +55,7 @@ func TestAnAnswerIsAskedForOnceUntilItExpires(t *testing.T) {
 }
 
 func TestFailuresAreNotKept(t *testing.T) {
-	var c Cache
+	var c Cache[string, any]
 	failure := errors.New("failure")
 	if _, err := c.Get(t.Context(), "key", func() (any, time.Time, error) { return nil, time.Time{}, failure }); err != failure {
 		t.Error(err)
@@ -68,7 +68,7 @@ func TestFailuresAreNotKept(t *testing.T) {
 
 func TestOneCallersEndIsNotAnothers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c Cache
+		var c Cache[string, any]
 		first, cancel := context.WithCancel(t.Context())
 		var callers sync.WaitGroup
 		callers.Go(func() {
@@ -100,7 +100,7 @@ func TestOneCallersEndIsNotAnothers(t *testing.T) {
 }
 
 func TestTheCacheIsBounded(t *testing.T) {
-	var c Cache
+	var c Cache[string, any]
 	for i := range maxEntries + 10 {
 		c.Get(t.Context(), fmt.Sprint(i), func() (any, time.Time, error) { return i, time.Time{}, nil })
 	}
@@ -134,7 +134,7 @@ func TestTurnsFollowTheWeights(t *testing.T) {
 
 func TestAFailureOfItsOwnIsForAllWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c Cache
+		var c Cache[string, any]
 		start := time.Now()
 		var callers sync.WaitGroup
 		for range 30 {
