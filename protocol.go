@@ -505,7 +505,7 @@ type Result struct {
 	// ContentChanged: a bare LF went out as CRLF, or a bare CR as a space (SMTP only).
 	ContentChanged bool
 	// Session is what carried the recipient. Where no connection was had it has no ID, but the protocol
-	// and the ready name if they are known; else it is nil.
+	// and the ready name if they are known; else it is nil. Results share it: it must not be changed.
 	Session *Session
 	// Err is the cause where no reply decided, for errors.Is and errors.As.
 	Err error

@@ -201,15 +201,18 @@ func (w *wire) flush(d time.Duration) (n int, err error) {
 	return n, err
 }
 
-// write writes what was gathered, and what lies elsewhere behind it. As long as the peer takes anything
-// within d, it may take its time; over TLS, which cannot be interrupted, all must be taken.
+// minProgress is what a slow peer must take of a write within its time to be given that time again.
+const minProgress = 4 << 10
+
+// write writes what was gathered, and what lies elsewhere behind it, within d. A peer that takes little in
+// that time, but not nothing, may take its time; over TLS, which cannot be interrupted, all must be taken.
 func (w *wire) write(gathered, behind []byte, d time.Duration) (n int64, err error) {
 	for {
 		w.conn.SetWriteDeadline(time.Now().Add(d))
 		var taken int64
 		taken, err = w.writeBoth(gathered, behind)
 		n += taken
-		if err == nil || taken == 0 || !isTimeout(err) || w.conn != w.raw {
+		if err == nil || taken < minProgress || !isTimeout(err) || w.conn != w.raw {
 			return n, err
 		}
 		cut := min(taken, int64(len(gathered)))
