@@ -218,8 +218,8 @@ type DNSAnswer struct {
 }
 
 // A Resolver answers DNS questions. Names are absolute, as A-labels without the final dot. It must
-// be safe for concurrent use and return when ctx ends. Caching is its business: it may be asked for each
-// message, and is not where another message was answered within the TTL.
+// be safe for concurrent use and return when ctx ends. Caching is its business: the next message may ask
+// again. It does so once a TTL has ended, and at once where there is none.
 type Resolver interface {
 	Lookup(ctx context.Context, name string, t DNSType) DNSAnswer
 }
