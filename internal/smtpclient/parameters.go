@@ -116,17 +116,13 @@ func (s *Session) offeredParams(r *Rcpt) (p mailParams) {
 // movesParams reports whether a peer refused MAIL for want of understanding its parameters, so that the
 // transaction can be begun anew with them at RCPT: where go-smtp's types hold them, some servers read
 // them. It says so once in a session.
-func (s *Session) movesParams(env *Envelope, r *reply) bool {
+func (s *Session) movesParams(r *reply) bool {
 	switch r.code {
 	case 500, 501, 504, 555:
-	default:
-		return false
+		s.paramsWithRcpt.Store(true)
+		return true
 	}
-	if s.mailParams(&env.Rcpts[0]) == (mailParams{}) {
-		return false
-	}
-	s.paramsWithRcpt.Store(true)
-	return true
+	return false
 }
 
 // append appends the parameters.
@@ -180,6 +176,7 @@ func (s *Session) appendMail(b []byte, t *transfer) []byte {
 		b = appendMailOptions(b, ext, t.env.Options)
 	}
 	params := s.mailParams(&t.env.Rcpts[0])
+	t.withParams = params != (mailParams{})
 	return params.append(b)
 }
 

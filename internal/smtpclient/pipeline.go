@@ -165,8 +165,12 @@ var errStopped = errors.New("nothing more is sent on this connection")
 // takeEarly judges a reply that comes before the content has ended. Only a refusal counts: a message
 // whose end was not sent cannot have been accepted.
 func (s *Session) takeEarly(t *transfer, r *reply) error {
-	if r.class() < 4 {
+	switch {
+	case r.class() < 4:
 		return errEarlyVerdict
+	case t.chunked && unknownCommand(r.code):
+		s.withoutChunks(t, r)
+		return errStopped
 	}
 	t.decide(t.command(t.stepDot()), r, rcptAccepted)
 	return errStopped // what was written must not be completed by anything
@@ -289,6 +293,9 @@ func (s *Session) rest() {
 
 // restIfIdle gives back what only a working session needs. The lock is held.
 func (s *Session) restIfIdle() {
+	if s.inBody != nil && s.failure != nil {
+		s.bury() // nobody waits for a body that is not theirs
+	}
 	if s.reading || s.writing {
 		return
 	}
@@ -315,10 +322,10 @@ func (s *Session) endReading(err error) {
 	s.restIfIdle()
 }
 
-// bury settles all transfers that are left when the connection is gone, reader and writer included. The
-// lock is held.
+// bury settles all transfers that are left when the connection is gone, reader and writer included; only
+// the one whose body is being read waits for that to end. The lock is held.
 func (s *Session) bury() {
-	if s.flight.head != nil {
+	if s.flight.head != nil && s.flight.head != s.inBody {
 		s.buryFlight()
 	}
 	for s.queue.head != nil {
@@ -337,8 +344,10 @@ func (s *Session) buryFlight() {
 	}
 	skipped := &TransactionError{Command: "MAIL", Kind: Skipped, Err: fmt.Errorf("the connection failed at an earlier message: %w", cause)}
 	doubtful := &TransactionError{Command: first.command(first.stepDot()), Kind: cause.Kind, Err: skipped.Err}
-	s.sending = nil
-	for s.flight.head != nil {
+	if s.inBody == nil {
+		s.sending = nil
+	}
+	for s.flight.head != s.inBody { // which is the last, where there is one
 		t := s.flight.pop()
 		// What the peer has whole it may have taken, unless it had said goodbye before it came to that.
 		maybe := t.whole && s.flushed >= t.end && (!s.gone || t.verdict != 0)

@@ -296,13 +296,21 @@ func (s *Session) encode(t *transfer, e *encoder, block []byte) error {
 	if s.stopped {
 		return errCut
 	}
+	// A body that has become longer must not complete the chunk that was declared: the rest would be read
+	// as commands.
 	if len(s.out.bytes)+2*len(block)+1 > outSize {
+		if e.written >= t.size {
+			return errBodyChanged
+		}
 		t.end = s.position()
 		if !s.flushWith(nil) {
 			return errCut
 		}
 	}
 	s.out.bytes = e.add(s.out.bytes, block)
+	if e.written > t.size {
+		return errBodyChanged
+	}
 	return nil
 }
 
@@ -339,13 +347,18 @@ func (s *Session) sendInPlace(t *transfer) error {
 // lock is held.
 func (s *Session) sendStream(t *transfer) (err error) {
 	e := encoder{kind: t.kind}
+	s.inBody = t
 	s.mu.Unlock()
 	err = t.readBody(s.out.borrowBlock(), func(block []byte) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.encode(t, &e, block)
+		s.inBody = nil
+		err := s.encode(t, &e, block)
+		s.inBody = t
+		return err
 	})
 	s.mu.Lock()
+	s.inBody = nil
 	if err != nil {
 		return err
 	}
@@ -368,6 +381,9 @@ var errBodyChanged = errors.New("the body reads differently than it did before")
 // sendEnd gathers the end of the content, so that it goes out together with what follows. The lock is
 // held.
 func (s *Session) sendEnd(t *transfer, e *encoder) error {
+	if s.stopped {
+		return errCut
+	}
 	s.out.bytes = e.end(s.out.bytes)
 	if e.written != t.size { // not what was declared, nor what was inspected
 		return errBodyChanged

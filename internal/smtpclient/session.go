@@ -49,6 +49,7 @@ type Session struct {
 	open     bool      // the last transaction may still be open at the peer
 
 	writing, reading bool          // a goroutine does
+	inBody           *transfer     // whose body the writer is reading, which may take any time
 	flushed          int64         // bytes written
 	armed            bool          // the reply that is due has its deadline
 	deadlined        bool          // the connection has a deadline for reading

@@ -78,6 +78,7 @@ type transfer struct {
 	inContent   bool  // the writer is sending the content
 	speculative bool  // it was begun before the one ahead of it was answered
 	careful     bool  // the content waits for the replies to the recipients
+	withParams  bool  // its MAIL has parameters that some peers read at RCPT
 	mailRefused bool
 	accepted    int               // recipients that were accepted by RCPT
 	data        int               // the first digit of the reply to DATA; 0 before
@@ -293,7 +294,7 @@ func (s *Session) judgeMail(t *transfer, r *reply) {
 	t.mailRefused = true
 	switch {
 	case t.skip != nil:
-	case s.movesParams(t.env, r):
+	case t.withParams && s.movesParams(r):
 		kept := r.keep()
 		t.disown("MAIL", Refused, &kept, fmt.Errorf("the peer reads the parameters of MAIL elsewhere: %s", kept))
 	case r.code == 503 && t.speculative:
@@ -363,16 +364,21 @@ func (s *Session) judgeEnd(t *transfer, r *reply) error {
 			s.stop() // a message for nobody
 		}
 	case unknown:
-		kept := r.keep()
-		t.disown(command, Skipped, &kept, fmt.Errorf("the peer offers CHUNKING and answers BDAT with %s", kept))
-		s.peer.rejectChunks()
-		s.stop()
+		s.withoutChunks(t, r)
 	case t.lmtp:
 		s.judgeOne(t, command, r)
 	default:
 		t.decide(command, r, rcptAccepted)
 	}
 	return nil
+}
+
+// withoutChunks notes that the peer does not know the BDAT that it offers.
+func (s *Session) withoutChunks(t *transfer, r *reply) {
+	kept := r.keep()
+	t.disown("BDAT", Skipped, &kept, fmt.Errorf("the peer offers CHUNKING and answers BDAT with %s", kept))
+	s.peer.rejectChunks()
+	s.stop()
 }
 
 // judgeOne gives a reply to the next recipient that has none.
