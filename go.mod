@@ -8,9 +8,11 @@ require (
 	github.com/emersion/go-smtp v0.25.1
 	github.com/flosch/pongo2/v6 v6.0.0
 	github.com/miekg/dns v1.1.73
+	github.com/pires/go-proxyproto v0.12.0
 	github.com/yuin/gopher-lua v1.1.2
 	golang.org/x/net v0.57.0
 	golang.org/x/sys v0.47.0
+	golang.org/x/time v0.15.0
 )
 
 require (
