@@ -12,8 +12,9 @@ import (
 type idler struct{ capacity int }
 
 func (s *idler) Capacity() int { return s.capacity }
+func (s *idler) Comfort() int  { return 0 }
 func (*idler) Alive() bool     { return true }
-func (*idler) Retire()         {}
+func (*idler) Retire(Reason)   {}
 func (*idler) Kill()           {}
 
 func warmRequest() Request {

@@ -3,8 +3,6 @@ package sessions
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -61,10 +59,10 @@ func (p *Pool[S]) shut() <-chan struct{} {
 	p.empty = make(chan struct{})
 	for _, g := range p.groups {
 		for w := g.waiting.first(); w != nil; w = g.waiting.first() {
-			g.answer(w, nil)
+			g.answer(w, nil, ErrClosed)
 		}
 	}
-	p.retireIdle(func(*slot[S]) bool { return true })
+	p.retireIdle(Closing, func(*slot[S]) bool { return true })
 	if len(p.live) == 0 {
 		close(p.empty)
 	}
@@ -91,34 +89,8 @@ func (p *Pool[S]) cutAll() {
 	})
 }
 
-// Drain ends what was opened so far in the groups that match accepts, all if it is nil: idle sessions
-// are retired now; lent ones and those being opened are lent no more and retired when their last lease
-// ends. It is for a configuration that has changed. Calls that wait are served with new sessions.
-//
-// The pool's lock is not held while match runs.
-func (p *Pool[S]) Drain(match func(group string) bool) {
-	matched := make(map[string]bool)
-	for _, name := range p.groupNames() {
-		matched[name] = match == nil || match(name)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for s := range p.live {
-		if matched[s.group.name] {
-			p.drain(s)
-		}
-	}
-	p.retireIdle(func(s *slot[S]) bool { return s.drained })
-}
-
-func (p *Pool[S]) groupNames() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.groups))
-}
-
 // retireIdle retires those idle sessions that which accepts. The lock is held.
-func (p *Pool[S]) retireIdle(which func(*slot[S]) bool) {
+func (p *Pool[S]) retireIdle(why Reason, which func(*slot[S]) bool) {
 	var idle []*slot[S]
 	for s := range p.live {
 		if s.idle && which(s) {
@@ -126,7 +98,7 @@ func (p *Pool[S]) retireIdle(which func(*slot[S]) bool) {
 			idle = append(idle, s)
 		}
 	}
-	fanOut(idle, p.end)
+	fanOut(idle, func(s *slot[S]) { p.end(s, why) })
 }
 
 // leave takes s out of its group: its session will be ended by end. The lock is held.
@@ -137,18 +109,18 @@ func (p *Pool[S]) leave(s *slot[S]) {
 }
 
 // retire ends a session aside, and so makes room. The lock is held.
-func (p *Pool[S]) retire(s *slot[S]) {
+func (p *Pool[S]) retire(s *slot[S], why Reason) {
 	p.leave(s)
-	go p.end(s)
+	go p.end(s, why)
 }
 
 // end ends a session that left what can be lent, and then gives its room away.
-func (p *Pool[S]) end(s *slot[S]) {
+func (p *Pool[S]) end(s *slot[S], why Reason) {
 	p.mu.Lock()
 	killed := s.killed
 	p.mu.Unlock()
 	if !killed {
-		s.session.Retire()
+		s.session.Retire(why)
 	}
 	p.mu.Lock()
 	s.group.ending--

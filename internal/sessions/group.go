@@ -1,6 +1,9 @@
 package sessions
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // group is what a limit belongs to. All its fields are guarded by the pool's lock.
 type group[S Session] struct {
@@ -34,37 +37,43 @@ type home[S Session] struct {
 	key   string
 }
 
-// waiter is a call that waits. Its slot is set before answered is closed; nil means refused.
+// claim is one call of Acquire, from its arrival to its lease.
+type claim struct {
+	Request
+	arrival uint64
+	waited  time.Duration // because of gates, until it was served last
+}
+
+// waiter is a call that waits. Its slot or the error are set before answered is closed.
 type waiter[S Session] struct {
+	claim
 	group    *group[S]
-	arrival  uint64
-	keys     []string
-	maxUses  int
 	answered chan struct{}
 	slot     *slot[S]
+	err      error
 	place    node[waiter[S]]
 }
 
 func (w *waiter[S]) fits(s *slot[S]) bool {
-	return slices.Contains(w.keys, s.shelf.home.key) && !s.worn(w.maxUses)
+	return slices.Contains(w.Keys, s.shelf.home.key) && !s.worn(w.MaxUses)
 }
 
 // enqueue lets a call wait. It stands at the end, but for a call that was served with a session which
 // turned out dead: that one gets its old place again.
-func (g *group[S]) enqueue(r Request, arrival uint64) *waiter[S] {
-	w := &waiter[S]{group: g, arrival: arrival, keys: r.Keys, maxUses: r.MaxUses, answered: make(chan struct{})}
+func (g *group[S]) enqueue(c *claim) *waiter[S] {
+	w := &waiter[S]{claim: *c, group: g, answered: make(chan struct{})}
 	w.place.of = w
 	after := g.waiting.back
-	for after != nil && after.of.arrival > arrival {
+	for after != nil && after.of.arrival > c.arrival {
 		after = after.prev
 	}
 	g.waiting.insert(&w.place, after)
 	return w
 }
 
-// answer ends the wait of w with s, or with a refusal if s is nil.
-func (g *group[S]) answer(w *waiter[S], s *slot[S]) {
+// answer ends the wait of w with s, or with the error of a refusal.
+func (g *group[S]) answer(w *waiter[S], s *slot[S], refusal error) {
 	g.waiting.remove(&w.place)
-	w.slot = s
+	w.slot, w.err = s, refusal
 	close(w.answered)
 }

@@ -59,5 +59,5 @@ func (p *Pool[S]) expire(s *slot[S]) {
 	p.leave(s)
 	p.settle(s.group)
 	p.mu.Unlock()
-	p.end(s)
+	p.end(s, Idle)
 }

@@ -128,7 +128,9 @@ func (s *modelSession) Alive() bool {
 	return true
 }
 
-func (s *modelSession) Retire() {
+func (s *modelSession) Comfort() int { return 1 }
+
+func (s *modelSession) Retire(why Reason) {
 	select {
 	case <-s.cut:
 		s.afterKill.Store(true)
@@ -473,7 +475,7 @@ func (m *model) pass(d time.Duration) {
 
 func (m *model) drain(g *modelGroup) {
 	before := slices.Clone(g.idle)
-	m.pool.Drain(func(name string) bool { return name == g.name })
+	m.pool.Drain(func(name, _ string) bool { return name == g.name })
 	for _, c := range g.held {
 		c.drained = true
 		if c.session != nil {

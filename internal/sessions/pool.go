@@ -17,7 +17,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // ErrClosed is what Acquire returns once Close has begun.
@@ -25,50 +24,6 @@ var ErrClosed = errors.New("sessions: the pool is closed")
 
 // ErrFull is what Acquire returns where as many calls wait already as may.
 var ErrFull = errors.New("sessions: too many calls wait")
-
-// Session is what a Pool keeps. The pool calls Capacity with its lock held, and none of the other methods.
-// It calls Retire at most once, Kill at most once, and never begins Retire after Kill.
-type Session interface {
-	// Capacity is how many calls the session may serve at the same time now; below 1 counts as 1. It may
-	// change at any time. The pool asks when it considers lending the session, with its lock held: so
-	// Capacity must be cheap, wait for nothing, and never call back into the pool. The pool is not told of
-	// a change: room that has grown counts from the next time that a lease on the session ends or that it
-	// is lent, and calls over a capacity that has shrunk stay.
-	Capacity() int
-	// Alive is asked just before a session that was not in use is lent again, by the call that is to get
-	// it; no other call shares it until it has answered. It is not asked of a session in use. It must not
-	// wait for the peer. False: the session is killed, and the call looks for the next.
-	Alive() bool
-	// Retire ends the session in an orderly way (QUIT, Lua close), when no call uses it. It may be slow,
-	// but must end by itself: until then the session counts against the limit, because the peer still has it.
-	Retire()
-	// Kill cuts the session at once. It may come at any time, also while the session is lent, asked or
-	// retiring, and must make what blocks on the session return. Discard waits for it.
-	Kill()
-}
-
-// Request says what a call needs.
-type Request struct {
-	// Group is what the limit belongs to.
-	Group string
-	// Limit is the most sessions that the group may have at once: lent, idle, being opened and ending. The
-	// value of the group's latest request counts; below 1 means 1. When it falls, idle sessions above it
-	// are retired now, lent ones when their last lease ends, and nobody is served until all but those that
-	// are ending are within it.
-	Limit int
-	// MaxWaiting is how many calls of the group may wait: one more is refused with ErrFull; 0: no bound.
-	MaxWaiting int
-	// Keys serve this call, best first. An idle session of the first key that has one is lent, the most
-	// recently used first. Of sessions in use, those of the first key that has one with room are lent in
-	// turn. The slice must not change while Acquire runs.
-	Keys []string
-	// IdleTimeout is how long the session may lie idle after this call, if no other ends later; zero or
-	// less: not at all. A caller that waits already may still get it.
-	IdleTimeout time.Duration
-	// MaxUses is how many calls one session may serve, the one that opened it and those that share it
-	// included; 0: no bound. A session that has served as many is lent no more.
-	MaxUses int
-}
 
 // Pool keeps sessions of one kind. The zero value is ready for use; its methods are safe for concurrent
 // use. It must not be copied. Groups without session, lease or waiting call take no memory, and a pool
@@ -98,17 +53,23 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	c := claim{Request: r}
 	p.mu.Lock()
 	p.arrivals++
-	arrival := p.arrivals
-	g := p.arrive(r)
+	c.arrival = p.arrivals
+	g := p.arrive(&c)
 	p.serve(g) // the call may have raised the limit
 	if r.MaxWaiting > 0 && g.waiting.len >= r.MaxWaiting && !p.closed {
 		p.mu.Unlock()
 		return nil, ErrFull
 	}
+	return p.seek(ctx, g, &c)
+}
+
+// seek gets a call what serves it. The lock is held, and no more when seek returns.
+func (p *Pool[S]) seek(ctx context.Context, g *group[S], c *claim) (*Lease[S], error) {
 	for {
-		s, w, err := p.assign(g, r, arrival)
+		s, w, err := p.assign(g, c)
 		p.mu.Unlock()
 		if w != nil {
 			s, err = p.wait(ctx, w)
@@ -117,13 +78,13 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 			return nil, err
 		}
 		if !s.asking {
-			return p.lease(s, r), nil
+			return p.lease(s, c), nil
 		}
 		// A session that comes straight from another call is asked too: a peer may hang up right after
 		// the reply that ended that call.
 		if s.session.Alive() {
 			p.share(s)
-			return p.lease(s, r), nil
+			return p.lease(s, c), nil
 		}
 		p.kill(s)
 		p.mu.Lock()
@@ -135,12 +96,12 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 
 // arrive returns the group of a call that has just arrived, under the limit that the call brings. The
 // lock is held.
-func (p *Pool[S]) arrive(r Request) *group[S] {
-	g := p.groups[r.Group]
+func (p *Pool[S]) arrive(c *claim) *group[S] {
+	g := p.groups[c.Group]
 	if g == nil {
-		g = p.remember(r.Group)
+		g = p.remember(c.Group)
 	}
-	if limit := max(r.Limit, 1); limit != g.limit {
+	if limit := max(c.Limit, 1); limit != g.limit {
 		g.limit = limit
 		p.trim(g)
 	}
@@ -149,66 +110,66 @@ func (p *Pool[S]) arrive(r Request) *group[S] {
 
 // assign finds a slot for a call, or a place in line if there is none or if others stand there. The
 // lock is held.
-func (p *Pool[S]) assign(g *group[S], r Request, arrival uint64) (*slot[S], *waiter[S], error) {
+func (p *Pool[S]) assign(g *group[S], c *claim) (*slot[S], *waiter[S], error) {
 	if p.closed {
 		p.settle(g)
 		return nil, nil, ErrClosed
 	}
 	if g.waiting.len == 0 {
-		if s := p.find(g, r.Keys, r.MaxUses); s != nil {
+		if s := p.find(g, c); s != nil {
 			return s, nil, nil
 		}
 	}
-	w := g.enqueue(r, arrival)
+	w := g.enqueue(c)
 	p.serve(g) // the call may have brought the room of a dead session
 	return nil, w, nil
 }
 
 // find lends a session or gives permission to open one; nil if there is neither. The lock is held.
-func (p *Pool[S]) find(g *group[S], keys []string, maxUses int) *slot[S] {
-	if s := p.wake(g, keys, maxUses); s != nil {
+func (p *Pool[S]) find(g *group[S], c *claim) *slot[S] {
+	if s := p.wake(g, c); s != nil {
 		return s
 	}
 	if g.slots < g.limit {
-		return p.permit(g)
+		return p.permit(g, c)
 	}
 	if g.present() <= g.limit {
-		return p.join(g, keys, maxUses)
+		return p.join(g, c)
 	}
 	return nil
 }
 
 // wake lends an idle session. The lock is held.
-func (p *Pool[S]) wake(g *group[S], keys []string, maxUses int) *slot[S] {
+func (p *Pool[S]) wake(g *group[S], c *claim) *slot[S] {
 	if g.idle.len == 0 {
 		return nil
 	}
-	for _, key := range keys {
+	for _, key := range c.Keys {
 		shelf := p.shelves[home[S]{g, key}]
 		if shelf == nil {
 			continue
 		}
 		for s := shelf.idle.last(); s != nil; s = shelf.idle.last() {
-			if !s.worn(maxUses) {
+			if !s.worn(c.MaxUses) {
 				p.unpark(s)
-				p.again(s, maxUses)
+				p.again(s, c)
 				return s
 			}
-			p.retire(s)
+			p.retire(s, Worn)
 		}
 	}
 	return nil
 }
 
 // again lends a session that is in no other use. The lock is held.
-func (p *Pool[S]) again(s *slot[S], maxUses int) {
-	p.lend(s, maxUses)
+func (p *Pool[S]) again(s *slot[S], c *claim) {
+	p.lend(s, c)
 	s.asking = true
 }
 
 // join lends a share of a session in use. The lock is held.
-func (p *Pool[S]) join(g *group[S], keys []string, maxUses int) *slot[S] {
-	for _, key := range keys {
+func (p *Pool[S]) join(g *group[S], c *claim) *slot[S] {
+	for _, key := range c.Keys {
 		shelf := p.shelves[home[S]{g, key}]
 		if shelf == nil {
 			continue
@@ -216,12 +177,12 @@ func (p *Pool[S]) join(g *group[S], keys []string, maxUses int) *slot[S] {
 		for n := shelf.roomy.front; n != nil; {
 			s := n.of
 			n = n.next
-			if s.worn(maxUses) {
+			if s.worn(c.MaxUses) {
 				continue // not for this call; it has room for one with a wider bound
 			}
 			p.withhold(s)
 			if s.hasRoom() {
-				p.lend(s, maxUses)
+				p.lend(s, c)
 				p.offer(s)
 				return s
 			}
@@ -245,10 +206,7 @@ func (p *Pool[S]) share(s *slot[S]) {
 func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*slot[S], error) {
 	select {
 	case <-w.answered:
-		if w.slot == nil {
-			return nil, ErrClosed
-		}
-		return w.slot, nil
+		return w.slot, w.err
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
@@ -277,11 +235,11 @@ func (p *Pool[S]) decline(s *slot[S]) {
 }
 
 // lease makes the lease of a call that s was lent to, or that has the permission to open.
-func (p *Pool[S]) lease(s *slot[S], r Request) *Lease[S] {
+func (p *Pool[S]) lease(s *slot[S], c *claim) *Lease[S] {
 	if s.opened {
 		p.reused.Add(1)
 	}
-	return &Lease[S]{pool: p, slot: s, idleTimeout: r.IdleTimeout, maxUses: r.MaxUses, reused: s.opened}
+	return &Lease[S]{pool: p, slot: s, idleTimeout: c.IdleTimeout, maxUses: c.MaxUses, reused: s.opened, waited: c.waited}
 }
 
 // giveBack ends one call on a slot and decides what becomes of it. The lock is held.
@@ -293,13 +251,19 @@ func (p *Pool[S]) giveBack(s *slot[S]) {
 		p.offer(s)
 	case !s.opened || s.killed:
 		p.free(s)
-	case p.closed || s.drained || s.worn(s.maxUses) || g.present() > g.limit:
-		p.retire(s)
+	case p.closed:
+		p.retire(s, Closing)
+	case s.drained:
+		p.retire(s, Drained)
+	case s.worn(s.maxUses):
+		p.retire(s, Worn)
+	case g.present() > g.limit:
+		p.retire(s, Crowded)
 	case w != nil && w.fits(s): // it would share s by now if that were offered
-		p.again(s, w.maxUses)
-		g.answer(w, s)
+		p.again(s, &w.claim)
+		g.answer(w, s, nil)
 	case s.rested():
-		p.retire(s)
+		p.retire(s, Idle)
 	default:
 		p.park(s)
 	}
@@ -320,21 +284,21 @@ func (p *Pool[S]) settle(g *group[S]) {
 // one does not go before it. The lock is held.
 func (p *Pool[S]) serve(g *group[S]) {
 	for w := g.waiting.first(); w != nil; w = g.waiting.first() {
-		s := p.find(g, w.keys, w.maxUses)
+		s := p.find(g, &w.claim)
 		if s == nil {
 			break
 		}
-		g.answer(w, s)
+		g.answer(w, s, nil)
 	}
 	for s := g.idle.first(); s != nil && g.ending < g.waiting.len; s = g.idle.first() {
-		p.retire(s)
+		p.retire(s, Crowded)
 	}
 }
 
 // trim retires idle sessions above the limit, the least recently used first. The lock is held.
 func (p *Pool[S]) trim(g *group[S]) {
 	for s := g.idle.first(); s != nil && g.present() > g.limit; s = g.idle.first() {
-		p.retire(s)
+		p.retire(s, Crowded)
 	}
 }
 

@@ -13,12 +13,15 @@ import (
 type peer struct {
 	name            string
 	capacity        atomic.Int32
+	comfort         atomic.Int32
 	dead            atomic.Bool
 	retired, killed atomic.Int32
 	alive, retire   func() // called by Alive and Retire, if set
 }
 
 func (s *peer) Capacity() int { return int(s.capacity.Load()) }
+
+func (s *peer) Comfort() int { return int(s.comfort.Load()) }
 
 func (s *peer) Alive() bool {
 	if s.alive != nil {
@@ -27,7 +30,7 @@ func (s *peer) Alive() bool {
 	return !s.dead.Load()
 }
 
-func (s *peer) Retire() {
+func (s *peer) Retire(why Reason) {
 	s.retired.Add(1)
 	if s.retire != nil {
 		s.retire()

@@ -16,10 +16,12 @@ type slot[S Session] struct {
 	asking bool
 
 	// Guarded by the lock.
+	claim       *claim        // of the call that has the permission to open; nil once it has opened
 	leases      int           // calls that hold the slot, those included that were answered and do not know yet
 	uses        int           // calls that the session served or serves
 	maxUses     int           // how many it may serve, as the latest of them said
 	idleTimeout time.Duration // of the lease that ended last
+	grace       time.Duration // of the lease that began last
 	used        bool          // a lease ended since expires was set
 	vacated     bool          // no longer counted: the session is ending or has ended
 	drained     bool          // lent no more, and to be retired when the last lease ends
@@ -42,8 +44,9 @@ func (s *slot[S]) worn(maxUses int) bool { return maxUses > 0 && s.uses >= maxUs
 func (s *slot[S]) hasRoom() bool { return s.leases < s.session.Capacity() }
 
 // permit makes a slot: the permission to open a session. The lock is held.
-func (p *Pool[S]) permit(g *group[S]) *slot[S] {
-	s := &slot[S]{group: g, leases: 1, holds: 1}
+func (p *Pool[S]) permit(g *group[S], c *claim) *slot[S] {
+	kept := *c
+	s := &slot[S]{group: g, claim: &kept, leases: 1, holds: 1, grace: c.Grace}
 	s.byAge.of, s.byKey.of = s, s
 	g.slots++
 	g.opening++
@@ -59,6 +62,7 @@ func (p *Pool[S]) fill(s *slot[S], key string, session S, maxUses int) {
 		p.shelves[at] = s.shelf
 	}
 	s.shelf.sessions++
+	s.claim = nil
 	s.session, s.opened, s.uses, s.maxUses = session, true, 1, maxUses
 	s.group.opening--
 	s.group.opened++
@@ -67,10 +71,10 @@ func (p *Pool[S]) fill(s *slot[S], key string, session S, maxUses int) {
 }
 
 // lend adds a call to a session. The lock is held.
-func (p *Pool[S]) lend(s *slot[S], maxUses int) {
+func (p *Pool[S]) lend(s *slot[S], c *claim) {
 	s.leases++
 	s.uses++
-	s.maxUses = maxUses
+	s.maxUses, s.grace = c.MaxUses, c.Grace
 	s.group.calls++
 }
 
