@@ -139,17 +139,18 @@ func BenchmarkIdleGroup(b *testing.B) {
 			names[i].Group = fmt.Sprint("smtp", i, ".example")
 		}
 		var p Pool[*idler]
-		before := heap()
+		before := inUse()
 		for _, r := range names {
 			use(b, &p, r)
 		}
-		b.ReportMetric(float64(heap()-before)/groups, "B/group")
+		b.ReportMetric(float64(inUse()-before)/groups, "B/group")
 		p.Close(context.Background())
 		runtime.KeepAlive(names)
 	}
 }
 
-func heap() uint64 {
+// inUse is how much of the heap is.
+func inUse() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&m)

@@ -16,7 +16,8 @@ const (
 )
 
 // Close ends the pool: calls that wait and calls that come get ErrClosed, idle sessions are retired,
-// lent ones when their last lease ends. It returns nil when no session and no lease is left.
+// lent ones when their last lease ends, or killed when their Grace is over. It returns nil when no session
+// and no lease is left.
 //
 // If ctx ends first, every session that is left, lent or retiring, is killed, also those that are still
 // being opened, as soon as Opened is called. Close then waits at most 5 seconds more and returns an
@@ -52,21 +53,53 @@ func (p *Pool[S]) Close(ctx context.Context) error {
 func (p *Pool[S]) shut() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if !p.closed.IsZero() {
 		return p.empty
 	}
-	p.closed = true
+	p.closed = time.Now()
 	p.empty = make(chan struct{})
 	for _, g := range p.groups {
 		for w := g.waiting.first(); w != nil; w = g.waiting.first() {
 			g.answer(w, nil, ErrClosed)
 		}
 	}
+	for _, g := range p.groups {
+		p.settle(g)
+	}
 	p.retireIdle(Closing, func(*slot[S]) bool { return true })
+	p.limitGrace()
 	if len(p.live) == 0 {
-		close(p.empty)
+		p.emptied()
 	}
 	return p.empty
+}
+
+// emptied says that Close has come to its end. The lock is held.
+func (p *Pool[S]) emptied() {
+	for _, timer := range p.graces {
+		timer.Stop()
+	}
+	close(p.empty)
+}
+
+// limitGrace sets a timer for each Grace that a slot has: at the time, what has it and is still lent is
+// killed. No slot gets another Grace once Close has begun. The lock is held.
+func (p *Pool[S]) limitGrace() {
+	p.graces = make(map[time.Duration]*time.Timer)
+	for s := range p.live {
+		if grace := s.grace; grace > 0 && !s.vacated && p.graces[grace] == nil {
+			p.graces[grace] = time.AfterFunc(grace, func() {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				p.cutThose(func(s *slot[S]) bool { return s.grace == grace && !s.vacated })
+			})
+		}
+	}
+}
+
+// late tells whether a session that has only just been opened is to be killed. The lock is held.
+func (p *Pool[S]) late(s *slot[S]) bool {
+	return p.cut || !p.closed.IsZero() && s.grace > 0 && time.Since(p.closed) >= s.grace
 }
 
 // cutAll begins to kill every session that has not ended.
@@ -74,9 +107,14 @@ func (p *Pool[S]) cutAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = true
+	p.cutThose(func(*slot[S]) bool { return true })
+}
+
+// cutThose begins to kill those sessions that which accepts. The lock is held.
+func (p *Pool[S]) cutThose(which func(*slot[S]) bool) {
 	var left []*slot[S]
 	for s := range p.live {
-		if s.opened && !s.killed {
+		if s.opened && !s.killed && which(s) {
 			s.holds++
 			left = append(left, s)
 		}
@@ -104,7 +142,7 @@ func (p *Pool[S]) retireIdle(why Reason, which func(*slot[S]) bool) {
 // leave takes s out of its group: its session will be ended by end. The lock is held.
 func (p *Pool[S]) leave(s *slot[S]) {
 	p.vacate(s)
-	s.group.ending++
+	s.group.count(0, 1)
 	p.totals.Retired++
 }
 
@@ -123,8 +161,7 @@ func (p *Pool[S]) end(s *slot[S], why Reason) {
 		s.session.Retire(why)
 	}
 	p.mu.Lock()
-	s.group.ending--
-	s.group.slots--
+	s.group.count(-1, -1)
 	p.settle(s.group)
 	p.release(s)
 	p.mu.Unlock()
@@ -139,6 +176,7 @@ func (p *Pool[S]) kill(s *slot[S]) {
 	}
 	s.killed = true
 	p.withhold(s)
+	s.spoil()
 	if !s.vacated {
 		p.totals.Killed++
 	}

@@ -37,6 +37,11 @@ func (p *Pool[S]) Drain(match func(group, key string) bool) {
 		}
 	}
 	p.retireIdle(Drained, func(s *slot[S]) bool { return s.drained })
+	for _, g := range p.groups {
+		if g.waiting.len > 0 {
+			p.settle(g) // a call may have lost what it hoped for
+		}
+	}
 }
 
 // Refuse gives every call that waits in the group this error, which must not be nil.

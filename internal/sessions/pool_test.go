@@ -423,7 +423,7 @@ func TestServedAndCancelledAtOnce(t *testing.T) {
 				for range 1000 {
 					l, s := r.open(ask(1, "a"))
 					r.mu.Lock()
-					_, w, _ := r.assign(r.groups["g"], &claim{Request: ask(1, "a"), arrival: r.arrivals + 1})
+					_, w, _ := r.assign(r.groups["g"], r.claim(ask(1, "a")))
 					r.mu.Unlock()
 					next := r.call(ask(1, "a"))
 					if with == "session" {
@@ -441,7 +441,7 @@ func TestServedAndCancelledAtOnce(t *testing.T) {
 						if got.asking {
 							r.share(got)
 						}
-						r.lease(got, &claim{Request: ask(1, "a")}).Release()
+						r.lease(got, r.claim(ask(1, "a"))).Release()
 					} else {
 						gaveUp++
 					}
@@ -481,8 +481,8 @@ func TestHandedBackUnusedIsNoUse(t *testing.T) {
 		time.Sleep(time.Minute - time.Second)
 		for {
 			r.mu.Lock()
-			slot := r.find(r.groups["g"], &claim{Request: ask(1, "a")})
-			w := r.groups["g"].enqueue(&claim{Request: ask(1, "a"), arrival: r.arrivals + 1})
+			slot := r.find(r.groups["g"], r.claim(ask(1, "a")))
+			w := r.groups["g"].enqueue(r.claim(ask(1, "a")))
 			r.groups["g"].answer(w, slot, nil)
 			r.mu.Unlock()
 			ctx, cancel := context.WithCancel(context.Background())
