@@ -532,7 +532,7 @@ func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueN
 
 func (e *luaEngine) close() {
 	suffix := "@lua:" + e.config.Constructor
-	e.runtime.state.lua.Drain(func(group string) bool { return strings.HasSuffix(group, suffix) })
+	e.runtime.state.lua.Drain(func(group, _ string) bool { return strings.HasSuffix(group, suffix) })
 }
 
 // luaSession is a connection object with the state that it lives in.
@@ -550,11 +550,14 @@ type luaSession struct {
 // Capacity is one: a Lua state serves one message at a time.
 func (s *luaSession) Capacity() int { return 1 }
 
+// Comfort is one, as Capacity is.
+func (s *luaSession) Comfort() int { return 1 }
+
 // Alive is true: a Lua object says nothing by itself.
 func (s *luaSession) Alive() bool { return true }
 
 // Retire calls the connection's close method.
-func (s *luaSession) Retire() {
+func (s *luaSession) Retire(sessions.Reason) {
 	s.hangUp()
 	s.end()
 }

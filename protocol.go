@@ -1110,7 +1110,7 @@ func (r *Runtime) SetPolicy(p *Policy) {
 	s.policy = p
 	s.mu.Unlock()
 	s.egress.Forget()
-	s.lua.Drain(func(string) bool { return true })
+	s.lua.Drain(func(string, string) bool { return true })
 }
 
 func (r *Runtime) currentPolicy() *Policy {

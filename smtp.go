@@ -915,7 +915,7 @@ func (e *smtpEngine) close() {
 		groups[s.info.ReadyName] = true
 	}
 	e.mu.Unlock()
-	e.runtime.state.smtp.Drain(func(group string) bool { return groups[group] })
+	e.runtime.state.smtp.Drain(func(group, _ string) bool { return groups[group] })
 }
 
 // carrier holds the session that an attempt is using.
@@ -1242,11 +1242,14 @@ type smtpSession struct {
 // Capacity is how many messages may be on their way or in line.
 func (s *smtpSession) Capacity() int { return s.wire.Capacity() }
 
+// Comfort is one: a new session is opened for the next message as long as one may be.
+func (s *smtpSession) Comfort() int { return 1 }
+
 // Alive looks whether the peer has hung up or said goodbye while nobody listened.
 func (s *smtpSession) Alive() bool { return s.wire.Usable() && s.wire.Idle() == nil }
 
 // Retire says QUIT.
-func (s *smtpSession) Retire() {
+func (s *smtpSession) Retire(sessions.Reason) {
 	s.wire.Quit(0) // for as long as the config says
 	s.end()
 }

@@ -12,8 +12,9 @@ import (
 type idler struct{ capacity int }
 
 func (s *idler) Capacity() int { return s.capacity }
+func (s *idler) Comfort() int  { return 0 }
 func (*idler) Alive() bool     { return true }
-func (*idler) Retire()         {}
+func (*idler) Retire(Reason)   {}
 func (*idler) Kill()           {}
 
 func warmRequest() Request {
@@ -138,17 +139,18 @@ func BenchmarkIdleGroup(b *testing.B) {
 			names[i].Group = fmt.Sprint("smtp", i, ".example")
 		}
 		var p Pool[*idler]
-		before := heap()
+		before := inUse()
 		for _, r := range names {
 			use(b, &p, r)
 		}
-		b.ReportMetric(float64(heap()-before)/groups, "B/group")
+		b.ReportMetric(float64(inUse()-before)/groups, "B/group")
 		p.Close(context.Background())
 		runtime.KeepAlive(names)
 	}
 }
 
-func heap() uint64 {
+// inUse is how much of the heap is.
+func inUse() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&m)

@@ -3,8 +3,6 @@ package sessions
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -18,7 +16,8 @@ const (
 )
 
 // Close ends the pool: calls that wait and calls that come get ErrClosed, idle sessions are retired,
-// lent ones when their last lease ends. It returns nil when no session and no lease is left.
+// lent ones when their last lease ends, or killed when their Grace is over. It returns nil when no session
+// and no lease is left.
 //
 // If ctx ends first, every session that is left, lent or retiring, is killed, also those that are still
 // being opened, as soon as Opened is called. Close then waits at most 5 seconds more and returns an
@@ -54,21 +53,53 @@ func (p *Pool[S]) Close(ctx context.Context) error {
 func (p *Pool[S]) shut() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if !p.closed.IsZero() {
 		return p.empty
 	}
-	p.closed = true
+	p.closed = time.Now()
 	p.empty = make(chan struct{})
 	for _, g := range p.groups {
 		for w := g.waiting.first(); w != nil; w = g.waiting.first() {
-			g.answer(w, nil)
+			g.answer(w, nil, ErrClosed)
 		}
 	}
-	p.retireIdle(func(*slot[S]) bool { return true })
+	for _, g := range p.groups {
+		p.settle(g)
+	}
+	p.retireIdle(Closing, func(*slot[S]) bool { return true })
+	p.limitGrace()
 	if len(p.live) == 0 {
-		close(p.empty)
+		p.emptied()
 	}
 	return p.empty
+}
+
+// emptied says that Close has come to its end. The lock is held.
+func (p *Pool[S]) emptied() {
+	for _, timer := range p.graces {
+		timer.Stop()
+	}
+	close(p.empty)
+}
+
+// limitGrace sets a timer for each Grace that a slot has: at the time, what has it and is still lent is
+// killed. No slot gets another Grace once Close has begun. The lock is held.
+func (p *Pool[S]) limitGrace() {
+	p.graces = make(map[time.Duration]*time.Timer)
+	for s := range p.live {
+		if grace := s.grace; grace > 0 && !s.vacated && p.graces[grace] == nil {
+			p.graces[grace] = time.AfterFunc(grace, func() {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				p.cutThose(func(s *slot[S]) bool { return s.grace == grace && !s.vacated })
+			})
+		}
+	}
+}
+
+// late tells whether a session that has only just been opened is to be killed. The lock is held.
+func (p *Pool[S]) late(s *slot[S]) bool {
+	return p.cut || !p.closed.IsZero() && s.grace > 0 && time.Since(p.closed) >= s.grace
 }
 
 // cutAll begins to kill every session that has not ended.
@@ -76,9 +107,14 @@ func (p *Pool[S]) cutAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = true
+	p.cutThose(func(*slot[S]) bool { return true })
+}
+
+// cutThose begins to kill those sessions that which accepts. The lock is held.
+func (p *Pool[S]) cutThose(which func(*slot[S]) bool) {
 	var left []*slot[S]
 	for s := range p.live {
-		if s.opened && !s.killed {
+		if s.opened && !s.killed && which(s) {
 			s.holds++
 			left = append(left, s)
 		}
@@ -91,34 +127,8 @@ func (p *Pool[S]) cutAll() {
 	})
 }
 
-// Drain ends what was opened so far in the groups that match accepts, all if it is nil: idle sessions
-// are retired now; lent ones and those being opened are lent no more and retired when their last lease
-// ends. It is for a configuration that has changed. Calls that wait are served with new sessions.
-//
-// The pool's lock is not held while match runs.
-func (p *Pool[S]) Drain(match func(group string) bool) {
-	matched := make(map[string]bool)
-	for _, name := range p.groupNames() {
-		matched[name] = match == nil || match(name)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for s := range p.live {
-		if matched[s.group.name] {
-			p.drain(s)
-		}
-	}
-	p.retireIdle(func(s *slot[S]) bool { return s.drained })
-}
-
-func (p *Pool[S]) groupNames() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.groups))
-}
-
 // retireIdle retires those idle sessions that which accepts. The lock is held.
-func (p *Pool[S]) retireIdle(which func(*slot[S]) bool) {
+func (p *Pool[S]) retireIdle(why Reason, which func(*slot[S]) bool) {
 	var idle []*slot[S]
 	for s := range p.live {
 		if s.idle && which(s) {
@@ -126,33 +136,32 @@ func (p *Pool[S]) retireIdle(which func(*slot[S]) bool) {
 			idle = append(idle, s)
 		}
 	}
-	fanOut(idle, p.end)
+	fanOut(idle, func(s *slot[S]) { p.end(s, why) })
 }
 
 // leave takes s out of its group: its session will be ended by end. The lock is held.
 func (p *Pool[S]) leave(s *slot[S]) {
 	p.vacate(s)
-	s.group.ending++
+	s.group.count(0, 1)
 	p.totals.Retired++
 }
 
 // retire ends a session aside, and so makes room. The lock is held.
-func (p *Pool[S]) retire(s *slot[S]) {
+func (p *Pool[S]) retire(s *slot[S], why Reason) {
 	p.leave(s)
-	go p.end(s)
+	go p.end(s, why)
 }
 
 // end ends a session that left what can be lent, and then gives its room away.
-func (p *Pool[S]) end(s *slot[S]) {
+func (p *Pool[S]) end(s *slot[S], why Reason) {
 	p.mu.Lock()
 	killed := s.killed
 	p.mu.Unlock()
 	if !killed {
-		s.session.Retire()
+		s.session.Retire(why)
 	}
 	p.mu.Lock()
-	s.group.ending--
-	s.group.slots--
+	s.group.count(-1, -1)
 	p.settle(s.group)
 	p.release(s)
 	p.mu.Unlock()
@@ -167,6 +176,7 @@ func (p *Pool[S]) kill(s *slot[S]) {
 	}
 	s.killed = true
 	p.withhold(s)
+	s.spoil()
 	if !s.vacated {
 		p.totals.Killed++
 	}

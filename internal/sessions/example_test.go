@@ -10,10 +10,11 @@ import (
 
 type session struct{ peer string }
 
-func (s *session) Capacity() int { return 1 } // more, if calls may be in flight side by side
-func (s *session) Alive() bool   { return true }
-func (s *session) Retire()       { fmt.Println("QUIT to", s.peer) }
-func (s *session) Kill()         { fmt.Println("cut", s.peer) }
+func (s *session) Capacity() int          { return 1 } // more, if calls may be in flight side by side
+func (s *session) Comfort() int           { return 1 }
+func (s *session) Alive() bool            { return true }
+func (s *session) Retire(sessions.Reason) { fmt.Println("QUIT to", s.peer) }
+func (s *session) Kill()                  { fmt.Println("cut", s.peer) }
 
 func Example() {
 	var pool sessions.Pool[*session]
@@ -56,10 +57,11 @@ func Example() {
 // pipe is a session on which several calls may be in flight.
 type pipe struct{ window int }
 
-func (s *pipe) Capacity() int { return s.window }
-func (s *pipe) Alive() bool   { return true }
-func (s *pipe) Retire()       { fmt.Println("QUIT") }
-func (s *pipe) Kill()         { fmt.Println("cut") }
+func (s *pipe) Capacity() int          { return s.window }
+func (s *pipe) Comfort() int           { return s.window }
+func (s *pipe) Alive() bool            { return true }
+func (s *pipe) Retire(sessions.Reason) { fmt.Println("QUIT") }
+func (s *pipe) Kill()                  { fmt.Println("cut") }
 
 // At the limit calls share a session that has room.
 func Example_sharing() {

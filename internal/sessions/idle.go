@@ -19,6 +19,9 @@ func (p *Pool[S]) park(s *slot[S]) {
 	s.idle = true
 	s.group.idle.insert(&s.byAge, s.group.idle.back)
 	s.shelf.idle.insert(&s.byKey, s.shelf.idle.back)
+	p.parks++
+	s.parked = p.parks
+	p.list(s)
 	// A timer that fires too early, since the session was used meanwhile, finds out and is set again.
 	// That costs less than to stop and set it for each use.
 	if s.armed.IsZero() || s.armed.After(s.expires) {
@@ -31,6 +34,7 @@ func (p *Pool[S]) unpark(s *slot[S]) {
 	s.idle = false
 	s.group.idle.remove(&s.byAge)
 	s.shelf.idle.remove(&s.byKey)
+	p.unlist(s)
 }
 
 // arm sets the timer of an idle session. The lock is held.
@@ -59,5 +63,5 @@ func (p *Pool[S]) expire(s *slot[S]) {
 	p.leave(s)
 	p.settle(s.group)
 	p.mu.Unlock()
-	p.end(s)
+	p.end(s, Idle)
 }

@@ -1,15 +1,20 @@
 package sessions
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // Lease is one call's hold on a session, or on the permission to open one. Exactly one of Release,
-// Retire and Discard ends it; those that come later do nothing, so that one of them may be deferred.
+// Retire, Discard and Postpone ends it; those that come later do nothing, so that one of them may be deferred.
 // A lease is for one goroutine at a time. Several leases may be on one session: see [Session.Capacity].
 type Lease[S Session] struct {
 	pool        *Pool[S]
 	slot        *slot[S] // nil once the lease has ended
 	idleTimeout time.Duration
 	maxUses     int
+	waited      time.Duration
 	reused      bool
 }
 
@@ -26,9 +31,12 @@ func (l *Lease[S]) Session() (S, bool) {
 // Reused tells whether the session served another call before.
 func (l *Lease[S]) Reused() bool { return l.reused }
 
+// Waited tells how long a gate held the call up, or Postpone did; 0: nothing of the kind.
+func (l *Lease[S]) Waited() time.Duration { return l.waited }
+
 // Opened puts the session that the caller opened under key into a lease of the permission to open one.
 // As far as the session has room, calls that wait share it from now on. If the lease has ended, or holds
-// a session already, or if the pool was closed hard meanwhile, the session is killed at once.
+// a session already, or if the pool was closed and cuts what is lent by now, the session is killed at once.
 func (l *Lease[S]) Opened(key string, session S) {
 	p, s := l.pool, l.slot
 	if s == nil || s.opened {
@@ -39,9 +47,9 @@ func (l *Lease[S]) Opened(key string, session S) {
 	p.fill(s, key, session, l.maxUses)
 	p.offer(s)
 	p.serve(s.group)
-	cut := p.cut
+	late := p.late(s)
 	p.mu.Unlock()
-	if cut {
+	if late {
 		p.kill(s)
 	}
 }
@@ -82,6 +90,31 @@ func (l *Lease[S]) Discard() {
 		l.pool.giveBack(s)
 		l.pool.mu.Unlock()
 	}
+}
+
+// errNotOpening is what Postpone returns where there is no permission to give back.
+var errNotOpening = errors.New("sessions: the lease is no permission to open")
+
+// Postpone gives a permission to open back unused, for example because a limit that other processes
+// share had no room. The group opens nothing for wait; the call waits for a session as in Acquire, in its
+// old place. It does not pass the Lending gate again; a permission to open that it gets later passes the
+// Opening gate as all do.
+//
+// The error is one of those of Acquire: *Delayed with wait if that is longer than the call's Patience and
+// the group has no session that could serve it. A lease that is no permission to open is left as it is, and
+// the error says so.
+func (l *Lease[S]) Postpone(ctx context.Context, wait time.Duration) (*Lease[S], error) {
+	p, s := l.pool, l.slot
+	if s == nil || s.opened {
+		return nil, errNotOpening
+	}
+	l.slot = nil
+	p.mu.Lock()
+	c := *s.claim
+	p.bar(s.group, wait)
+	p.part(s)
+	p.free(s) // not settled: seek does, when the call is in its old place
+	return p.seek(ctx, s.group, &c)
 }
 
 // take ends the lease and returns its slot; nil if it had ended before.

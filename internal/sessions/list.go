@@ -28,6 +28,12 @@ func (l *list[T]) last() *T {
 	return l.back.of
 }
 
+// all yields the elements from the front. The list must not change meanwhile.
+func (l *list[T]) all(yield func(*T) bool) {
+	for n := l.front; n != nil && yield(n.of); n = n.next {
+	}
+}
+
 // insert puts n behind after, or at the front if after is nil.
 func (l *list[T]) insert(n, after *node[T]) {
 	next := l.front

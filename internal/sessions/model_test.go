@@ -128,7 +128,9 @@ func (s *modelSession) Alive() bool {
 	return true
 }
 
-func (s *modelSession) Retire() {
+func (s *modelSession) Comfort() int { return 1 }
+
+func (s *modelSession) Retire(why Reason) {
 	select {
 	case <-s.cut:
 		s.afterKill.Store(true)
@@ -222,7 +224,7 @@ func (m *model) acquire(g *modelGroup) {
 	var evicted *modelSession
 	if expected == nil && g.size >= g.limit {
 		if shared = g.shared(c.request); shared == nil {
-			evicted = oldest(g, passed)
+			evicted = stalest(g, passed)
 		}
 	}
 	// With others in line, or room that is already being made, it is not for this call alone.
@@ -295,8 +297,8 @@ func best(g *modelGroup, r Request) (expected *modelSession, passed []*modelSess
 	return nil, passed
 }
 
-// oldest is the least recently used idle session that is not among the passed.
-func oldest(g *modelGroup, passed []*modelSession) *modelSession {
+// stalest is the least recently used idle session that is not among the passed.
+func stalest(g *modelGroup, passed []*modelSession) *modelSession {
 	for _, s := range g.idle {
 		if !slices.Contains(passed, s) {
 			return s
@@ -473,7 +475,7 @@ func (m *model) pass(d time.Duration) {
 
 func (m *model) drain(g *modelGroup) {
 	before := slices.Clone(g.idle)
-	m.pool.Drain(func(name string) bool { return name == g.name })
+	m.pool.Drain(func(name, _ string) bool { return name == g.name })
 	for _, c := range g.held {
 		c.drained = true
 		if c.session != nil {

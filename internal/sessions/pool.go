@@ -1,15 +1,16 @@
-// Package sessions decides which connection a call uses: an idle one, a new one, or, when a limit is
-// reached, one that others are using and that has room, or the next one to come free. It knows neither
-// mail nor wires. Whoever holds a [Lease] opens, uses and judges the session; the pool lends, counts, ends
-// and lets callers wait in order.
+// Package sessions decides which connection a call uses: an idle one, one in use that would serve it
+// sooner than a new one, a new one, or, when a limit is reached, any one in use that has room, or the next
+// one to come free. It knows neither mail nor wires. Whoever holds a [Lease] opens, uses and judges the
+// session; the pool lends, counts, ends and lets callers wait in order.
 //
 // A session that can serve several calls at the same time says so by its Capacity, and is lent to as
-// many: each has a lease of its own. Calls are spread over sessions first, up to the limit, and share
-// them only then. What ends a session waits for the last of those who share it, but for Kill.
+// many: each has a lease of its own. Up to its Comfort it is shared before another one is opened; beyond
+// that, calls are spread over sessions up to the limit, and share them only then. What ends a session
+// waits for the last of those who share it, but for Kill.
 //
-// Limits belong to a group (the ready name); what may serve a call belongs to a key (all that makes
-// two connections interchangeable). A session is lent only to a call that names the key under which it
-// was opened.
+// Limits and rates belong to a group (the ready name), and groups may share a limit; what may serve a call
+// belongs to a key (all that makes two connections interchangeable). A session is lent only to a call that
+// names the key under which it was opened.
 package sessions
 
 import (
@@ -26,104 +27,96 @@ var ErrClosed = errors.New("sessions: the pool is closed")
 // ErrFull is what Acquire returns where as many calls wait already as may.
 var ErrFull = errors.New("sessions: too many calls wait")
 
-// Session is what a Pool keeps. The pool calls Capacity with its lock held, and none of the other methods.
-// It calls Retire at most once, Kill at most once, and never begins Retire after Kill.
-type Session interface {
-	// Capacity is how many calls the session may serve at the same time now; below 1 counts as 1. It may
-	// change at any time. The pool asks when it considers lending the session, with its lock held: so
-	// Capacity must be cheap, wait for nothing, and never call back into the pool. The pool is not told of
-	// a change: room that has grown counts from the next time that a lease on the session ends or that it
-	// is lent, and calls over a capacity that has shrunk stay.
-	Capacity() int
-	// Alive is asked just before a session that was not in use is lent again, by the call that is to get
-	// it; no other call shares it until it has answered. It is not asked of a session in use. It must not
-	// wait for the peer. False: the session is killed, and the call looks for the next.
-	Alive() bool
-	// Retire ends the session in an orderly way (QUIT, Lua close), when no call uses it. It may be slow,
-	// but must end by itself: until then the session counts against the limit, because the peer still has it.
-	Retire()
-	// Kill cuts the session at once. It may come at any time, also while the session is lent, asked or
-	// retiring, and must make what blocks on the session return. Discard waits for it.
-	Kill()
-}
-
-// Request says what a call needs.
-type Request struct {
-	// Group is what the limit belongs to.
-	Group string
-	// Limit is the most sessions that the group may have at once: lent, idle, being opened and ending. The
-	// value of the group's latest request counts; below 1 means 1. When it falls, idle sessions above it
-	// are retired now, lent ones when their last lease ends, and nobody is served until all but those that
-	// are ending are within it.
-	Limit int
-	// MaxWaiting is how many calls of the group may wait: one more is refused with ErrFull; 0: no bound.
-	MaxWaiting int
-	// Keys serve this call, best first. An idle session of the first key that has one is lent, the most
-	// recently used first. Of sessions in use, those of the first key that has one with room are lent in
-	// turn. The slice must not change while Acquire runs.
-	Keys []string
-	// IdleTimeout is how long the session may lie idle after this call, if no other ends later; zero or
-	// less: not at all. A caller that waits already may still get it.
-	IdleTimeout time.Duration
-	// MaxUses is how many calls one session may serve, the one that opened it and those that share it
-	// included; 0: no bound. A session that has served as many is lent no more.
-	MaxUses int
-}
-
 // Pool keeps sessions of one kind. The zero value is ready for use; its methods are safe for concurrent
-// use. It must not be copied. Groups without session, lease or waiting call take no memory, and a pool
-// in which nothing happens has timers but no goroutine.
+// use. It must not be copied. Groups without session, lease or waiting call take no memory, nor do limits
+// that only such groups share, and a pool in which nothing happens has timers but no goroutine.
 type Pool[S Session] struct {
 	reused atomic.Uint64
 
 	mu       sync.Mutex
 	groups   map[string]*group[S]
 	shelves  map[home[S]]*shelf[S]
+	quotas   map[string]*quota[S]
 	live     map[*slot[S]]struct{} // every slot from its permission to open until its session has ended
 	arrivals uint64                // numbers the calls of Acquire in order
+	parks    uint64                // numbers the moments at which sessions became idle
 	totals   Totals
-	closed   bool          // Close has begun
-	cut      bool          // a Close ran out of patience: sessions are killed
-	empty    chan struct{} // made when Close begins; closed when live is empty
+	closed   time.Time                     // when Close began; zero: it has not
+	graces   map[time.Duration]*time.Timer // made when Close begins: kill what is lent for longer
+	cut      bool                          // a Close ran out of patience: sessions are killed
+	empty    chan struct{}                 // made when Close begins; closed when live is empty
 }
 
-// Acquire returns a lease of a session that serves r, or of the permission to open one. It prefers an
-// idle session, then a new one below the limit, then a share of one in use that has room, then a new one
-// in place of the group's least recently used idle session of another key; else it waits. Calls of a
-// group are served strictly in order of arrival, so that nobody starves behind calls that are easier to
-// serve. A call whose session turned out dead, and for which there is no other, waits in its old place.
+// Acquire returns a lease of a session that serves r, or of the permission to open one. It prefers, in
+// this order: an idle session; a share of one in use that has comfort for it; a new one below the limits,
+// if the Opening gate lets it pass; a share of one in use that has room; a new one in place of the least
+// recently used idle session that counts against the limit which is full. Else it waits.
 //
-// The error is ErrClosed, ErrFull, or ctx's cause when ctx ends first. Every lease must be given back.
+// Calls of a group are served strictly in order of arrival, so that nobody starves behind calls that are
+// easier to serve, and so is the room of a limit that groups share, among the calls that can use it. A
+// call whose session turned out dead, and for which there is no other, waits in its old place.
+//
+// The error is ErrClosed, ErrFull, a *Delayed, what Refuse was given, or ctx's cause when ctx ends first.
+// Every lease must be given back.
 func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	c := claim{keys: r.Keys, maxUses: r.MaxUses, idleTimeout: r.IdleTimeout, patience: max(r.Patience, 0), grace: r.Grace}
 	p.mu.Lock()
 	p.arrivals++
-	arrival := p.arrivals
-	g := p.arrive(r)
-	p.serve(g) // the call may have raised the limit
-	if r.MaxWaiting > 0 && g.waiting.len >= r.MaxWaiting && !p.closed {
+	c.arrival = p.arrivals
+	g := p.arrive(&r)
+	if r.MaxWaiting > 0 && g.waiting.len >= r.MaxWaiting && p.closed.IsZero() {
 		p.mu.Unlock()
 		return nil, ErrFull
 	}
+	return p.seek(ctx, g, &c)
+}
+
+// arrive returns the group of a call that has just arrived, under the limits and gates that the call
+// brings. Those who wait get first what these allow. The lock is held.
+func (p *Pool[S]) arrive(r *Request) *group[S] {
+	g := p.groups[r.Group]
+	if g == nil {
+		g = p.remember(r.Group)
+	}
+	if limit := max(r.Limit, 1); limit != g.limit {
+		g.limit = limit
+		p.trim(g)
+	}
+	if len(r.Shared) > 0 || len(g.stakes) > 0 {
+		p.stake(g, r.Shared)
+	}
+	if r.Lending != nil || r.Opening != nil || g.gates != nil {
+		g.gated().lending, g.gates.opening = r.Lending, r.Opening
+	}
+	if g.waiting.len > 0 {
+		p.serve(g)
+	}
+	return g
+}
+
+// seek gets a call what serves it. The lock is held, and no more when seek returns.
+func (p *Pool[S]) seek(ctx context.Context, g *group[S], c *claim) (*Lease[S], error) {
 	for {
-		s, w, err := p.assign(g, r, arrival)
+		s, w, err := p.assign(g, c)
 		p.mu.Unlock()
 		if w != nil {
 			s, err = p.wait(ctx, w)
+			c.passed, c.waited = w.passed, w.waited
 		}
 		if err != nil {
 			return nil, err
 		}
 		if !s.asking {
-			return p.lease(s, r), nil
+			return p.lease(s, c), nil
 		}
 		// A session that comes straight from another call is asked too: a peer may hang up right after
 		// the reply that ended that call.
 		if s.session.Alive() {
 			p.share(s)
-			return p.lease(s, r), nil
+			return p.lease(s, c), nil
 		}
 		p.kill(s)
 		p.mu.Lock()
@@ -133,101 +126,28 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 	}
 }
 
-// arrive returns the group of a call that has just arrived, under the limit that the call brings. The
-// lock is held.
-func (p *Pool[S]) arrive(r Request) *group[S] {
-	g := p.groups[r.Group]
-	if g == nil {
-		g = p.remember(r.Group)
-	}
-	if limit := max(r.Limit, 1); limit != g.limit {
-		g.limit = limit
-		p.trim(g)
-	}
-	return g
-}
-
 // assign finds a slot for a call, or a place in line if there is none or if others stand there. The
 // lock is held.
-func (p *Pool[S]) assign(g *group[S], r Request, arrival uint64) (*slot[S], *waiter[S], error) {
-	if p.closed {
+func (p *Pool[S]) assign(g *group[S], c *claim) (*slot[S], *waiter[S], error) {
+	if !p.closed.IsZero() {
 		p.settle(g)
 		return nil, nil, ErrClosed
 	}
 	if g.waiting.len == 0 {
-		if s := p.find(g, r.Keys, r.MaxUses); s != nil {
+		if s := p.find(g, c); s != nil {
+			p.refill(g.stakes) // the room of a dead session may be left
 			return s, nil, nil
 		}
 	}
-	w := g.enqueue(r, arrival)
-	p.serve(g) // the call may have brought the room of a dead session
+	if g.gates != nil {
+		if d := p.tooLong(g, c); d != nil {
+			p.settle(g)
+			return nil, nil, d
+		}
+	}
+	w := g.enqueue(c)
+	p.settle(g) // the call may have brought the room of a dead session
 	return nil, w, nil
-}
-
-// find lends a session or gives permission to open one; nil if there is neither. The lock is held.
-func (p *Pool[S]) find(g *group[S], keys []string, maxUses int) *slot[S] {
-	if s := p.wake(g, keys, maxUses); s != nil {
-		return s
-	}
-	if g.slots < g.limit {
-		return p.permit(g)
-	}
-	if g.present() <= g.limit {
-		return p.join(g, keys, maxUses)
-	}
-	return nil
-}
-
-// wake lends an idle session. The lock is held.
-func (p *Pool[S]) wake(g *group[S], keys []string, maxUses int) *slot[S] {
-	if g.idle.len == 0 {
-		return nil
-	}
-	for _, key := range keys {
-		shelf := p.shelves[home[S]{g, key}]
-		if shelf == nil {
-			continue
-		}
-		for s := shelf.idle.last(); s != nil; s = shelf.idle.last() {
-			if !s.worn(maxUses) {
-				p.unpark(s)
-				p.again(s, maxUses)
-				return s
-			}
-			p.retire(s)
-		}
-	}
-	return nil
-}
-
-// again lends a session that is in no other use. The lock is held.
-func (p *Pool[S]) again(s *slot[S], maxUses int) {
-	p.lend(s, maxUses)
-	s.asking = true
-}
-
-// join lends a share of a session in use. The lock is held.
-func (p *Pool[S]) join(g *group[S], keys []string, maxUses int) *slot[S] {
-	for _, key := range keys {
-		shelf := p.shelves[home[S]{g, key}]
-		if shelf == nil {
-			continue
-		}
-		for n := shelf.roomy.front; n != nil; {
-			s := n.of
-			n = n.next
-			if s.worn(maxUses) {
-				continue // not for this call; it has room for one with a wider bound
-			}
-			p.withhold(s)
-			if s.hasRoom() {
-				p.lend(s, maxUses)
-				p.offer(s)
-				return s
-			}
-		}
-	}
-	return nil
 }
 
 // share lets others use a session that was found alive.
@@ -245,10 +165,7 @@ func (p *Pool[S]) share(s *slot[S]) {
 func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*slot[S], error) {
 	select {
 	case <-w.answered:
-		if w.slot == nil {
-			return nil, ErrClosed
-		}
-		return w.slot, nil
+		return w.slot, w.err
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
@@ -277,65 +194,14 @@ func (p *Pool[S]) decline(s *slot[S]) {
 }
 
 // lease makes the lease of a call that s was lent to, or that has the permission to open.
-func (p *Pool[S]) lease(s *slot[S], r Request) *Lease[S] {
+func (p *Pool[S]) lease(s *slot[S], c *claim) *Lease[S] {
 	if s.opened {
 		p.reused.Add(1)
+	} else {
+		kept := *c // for Postpone
+		s.claim = &kept
 	}
-	return &Lease[S]{pool: p, slot: s, idleTimeout: r.IdleTimeout, maxUses: r.MaxUses, reused: s.opened}
-}
-
-// giveBack ends one call on a slot and decides what becomes of it. The lock is held.
-func (p *Pool[S]) giveBack(s *slot[S]) {
-	g := s.group
-	p.part(s)
-	switch w := g.waiting.first(); {
-	case s.leases > 0:
-		p.offer(s)
-	case !s.opened || s.killed:
-		p.free(s)
-	case p.closed || s.drained || s.worn(s.maxUses) || g.present() > g.limit:
-		p.retire(s)
-	case w != nil && w.fits(s): // it would share s by now if that were offered
-		p.again(s, w.maxUses)
-		g.answer(w, s)
-	case s.rested():
-		p.retire(s)
-	default:
-		p.park(s)
-	}
-	p.settle(g)
-}
-
-// settle serves those who wait for the room that has come free, and forgets the group if nothing is
-// left of it. The lock is held.
-func (p *Pool[S]) settle(g *group[S]) {
-	p.serve(g)
-	if g.slots == 0 && g.waiting.len == 0 {
-		delete(p.groups, g.name)
-	}
-}
-
-// serve gives those who wait what there is, in order. For those who remain it makes room: for each, an
-// idle session ends, unless one is ending already. The first of them can use no idle one, and a later
-// one does not go before it. The lock is held.
-func (p *Pool[S]) serve(g *group[S]) {
-	for w := g.waiting.first(); w != nil; w = g.waiting.first() {
-		s := p.find(g, w.keys, w.maxUses)
-		if s == nil {
-			break
-		}
-		g.answer(w, s)
-	}
-	for s := g.idle.first(); s != nil && g.ending < g.waiting.len; s = g.idle.first() {
-		p.retire(s)
-	}
-}
-
-// trim retires idle sessions above the limit, the least recently used first. The lock is held.
-func (p *Pool[S]) trim(g *group[S]) {
-	for s := g.idle.first(); s != nil && g.present() > g.limit; s = g.idle.first() {
-		p.retire(s)
-	}
+	return &Lease[S]{pool: p, slot: s, idleTimeout: c.idleTimeout, maxUses: c.maxUses, reused: s.opened, waited: c.waited}
 }
 
 // remember makes a group; settle forgets it. The lock is held.
@@ -348,4 +214,15 @@ func (p *Pool[S]) remember(name string) *group[S] {
 	g := &group[S]{name: name}
 	p.groups[name] = g
 	return g
+}
+
+// forget drops a group of which nothing is left. The lock is held.
+func (p *Pool[S]) forget(g *group[S]) {
+	delete(p.groups, g.name)
+	if g.gates != nil && g.gates.timer != nil {
+		g.gates.timer.Stop()
+	}
+	for _, k := range g.stakes {
+		p.leaveQuota(k)
+	}
 }

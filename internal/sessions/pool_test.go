@@ -423,7 +423,7 @@ func TestServedAndCancelledAtOnce(t *testing.T) {
 				for range 1000 {
 					l, s := r.open(ask(1, "a"))
 					r.mu.Lock()
-					_, w, _ := r.assign(r.groups["g"], ask(1, "a"), r.arrivals+1)
+					_, w, _ := r.assign(r.groups["g"], r.claim(ask(1, "a")))
 					r.mu.Unlock()
 					next := r.call(ask(1, "a"))
 					if with == "session" {
@@ -441,7 +441,7 @@ func TestServedAndCancelledAtOnce(t *testing.T) {
 						if got.asking {
 							r.share(got)
 						}
-						r.lease(got, ask(1, "a")).Release()
+						r.lease(got, r.claim(ask(1, "a"))).Release()
 					} else {
 						gaveUp++
 					}
@@ -481,9 +481,9 @@ func TestHandedBackUnusedIsNoUse(t *testing.T) {
 		time.Sleep(time.Minute - time.Second)
 		for {
 			r.mu.Lock()
-			slot := r.find(r.groups["g"], []string{"a"}, 0)
-			w := r.groups["g"].enqueue(ask(1, "a"), r.arrivals+1)
-			r.groups["g"].answer(w, slot)
+			slot := r.find(r.groups["g"], r.claim(ask(1, "a")))
+			w := r.groups["g"].enqueue(r.claim(ask(1, "a")))
+			r.groups["g"].answer(w, slot, nil)
 			r.mu.Unlock()
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
@@ -510,7 +510,7 @@ func TestDrain(t *testing.T) {
 		idle := r.idle(ask(9), "a", "b")
 		opening := r.acquire(ask(9, "c"))
 
-		r.Drain(func(group string) bool { return group == "g" })
+		r.Drain(func(group, _ string) bool { return group == "g" })
 		r.states(idle, "retired", "retired")
 		r.states([]*peer{lent, kept[0]}, "open", "open")
 		l.Release()
@@ -615,10 +615,11 @@ func TestNoMoreWaitThanMay(t *testing.T) {
 // slow takes its time to retire.
 type slow struct{ leave chan struct{} }
 
-func (*slow) Capacity() int { return 1 }
-func (*slow) Alive() bool   { return true }
-func (s *slow) Retire()     { <-s.leave }
-func (*slow) Kill()         {}
+func (*slow) Capacity() int   { return 1 }
+func (*slow) Comfort() int    { return 1 }
+func (*slow) Alive() bool     { return true }
+func (s *slow) Retire(Reason) { <-s.leave }
+func (*slow) Kill()           {}
 
 // TestAnEndingSessionCounts: a peer that is slow to answer QUIT never sees more sessions than the limit.
 func TestAnEndingSessionCounts(t *testing.T) {

@@ -13,12 +13,15 @@ import (
 type peer struct {
 	name            string
 	capacity        atomic.Int32
+	comfort         atomic.Int32
 	dead            atomic.Bool
 	retired, killed atomic.Int32
 	alive, retire   func() // called by Alive and Retire, if set
 }
 
 func (s *peer) Capacity() int { return int(s.capacity.Load()) }
+
+func (s *peer) Comfort() int { return int(s.comfort.Load()) }
 
 func (s *peer) Alive() bool {
 	if s.alive != nil {
@@ -27,7 +30,7 @@ func (s *peer) Alive() bool {
 	return !s.dead.Load()
 }
 
-func (s *peer) Retire() {
+func (s *peer) Retire(why Reason) {
 	s.retired.Add(1)
 	if s.retire != nil {
 		s.retire()
@@ -116,6 +119,11 @@ func (r *rig) idle(request Request, keys ...string) []*peer {
 	return peers
 }
 
+// claim is what the pool would make of the next call.
+func (r *rig) claim(q Request) *claim {
+	return &claim{keys: q.Keys, maxUses: q.MaxUses, idleTimeout: q.IdleTimeout, patience: q.Patience, grace: q.Grace, arrival: r.arrivals + 1}
+}
+
 // call is an Acquire that may wait.
 type call struct {
 	cancel context.CancelCauseFunc
@@ -185,7 +193,7 @@ func empty[S Session](t *testing.T, p *Pool[S]) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.groups)+len(p.shelves)+len(p.live) > 0 {
-		t.Errorf("left in the pool: %d groups, %d shelves, %d slots", len(p.groups), len(p.shelves), len(p.live))
+	if len(p.groups)+len(p.shelves)+len(p.live)+len(p.quotas) > 0 {
+		t.Errorf("left in the pool: %d groups, %d shelves, %d slots, %d shared limits", len(p.groups), len(p.shelves), len(p.live), len(p.quotas))
 	}
 }

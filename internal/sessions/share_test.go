@@ -402,7 +402,7 @@ func TestSharedAndCancelledAtOnce(t *testing.T) {
 			l, s := r.wide(request, 2)
 			second := r.shares(request, s)
 			r.mu.Lock()
-			_, w, _ := r.assign(r.groups["g"], request, r.arrivals+1)
+			_, w, _ := r.assign(r.groups["g"], r.claim(request))
 			r.mu.Unlock()
 			next := r.call(request)
 			second.Release()
@@ -412,7 +412,7 @@ func TestSharedAndCancelledAtOnce(t *testing.T) {
 			if err == nil {
 				served++
 				r.waits(next)
-				r.lease(got, request).Discard()
+				r.lease(got, r.claim(request)).Discard()
 				l.Discard()
 				r.has(next, nil)
 			} else {

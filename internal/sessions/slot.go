@@ -15,23 +15,30 @@ type slot[S Session] struct {
 	// asked whether the session is alive. Until then the session is not offered to others.
 	asking bool
 
+	// Of the call that has the permission to open, which alone uses it; nil once it has opened.
+	claim *claim
+
 	// Guarded by the lock.
 	leases      int           // calls that hold the slot, those included that were answered and do not know yet
 	uses        int           // calls that the session served or serves
 	maxUses     int           // how many it may serve, as the latest of them said
 	idleTimeout time.Duration // of the lease that ended last
+	grace       time.Duration // of the lease that began last
 	used        bool          // a lease ended since expires was set
 	vacated     bool          // no longer counted: the session is ending or has ended
 	drained     bool          // lent no more, and to be retired when the last lease ends
 	killed      bool          // Kill was called or is about to be
+	spoilt      bool          // vacated, drained or killed: no call that waits may hope for it
 	holds       int           // the leases or the pool, and a Kill under way; the slot is live until none is left
 	idle        bool
 	roomy       bool      // among those that lent sessions are shared from
 	expires     time.Time // when the session is to be retired if no call has used it until then
 	armed       time.Time // when timer fires; zero: it does not
 	timer       *time.Timer
-	byAge       node[slot[S]] // in group.idle
-	byKey       node[slot[S]] // in shelf.idle, or in shelf.roomy
+	byAge       node[slot[S]]   // in group.idle
+	byKey       node[slot[S]]   // in shelf.idle, or in shelf.roomy
+	byQuota     []node[slot[S]] // in quota.idle of each of group.stakes
+	parked      uint64          // when it became idle, by Pool.parks
 }
 
 // worn tells whether the session has served maxUses calls.
@@ -41,12 +48,17 @@ func (s *slot[S]) worn(maxUses int) bool { return maxUses > 0 && s.uses >= maxUs
 // one is the same as one. The lock is held.
 func (s *slot[S]) hasRoom() bool { return s.leases < s.session.Capacity() }
 
+// hasComfort asks a lent session whether it would serve one more call now sooner than a new session. The
+// lock is held.
+func (s *slot[S]) hasComfort() bool { return s.leases < s.session.Comfort() && s.hasRoom() }
+
 // permit makes a slot: the permission to open a session. The lock is held.
-func (p *Pool[S]) permit(g *group[S]) *slot[S] {
-	s := &slot[S]{group: g, leases: 1, holds: 1}
+func (p *Pool[S]) permit(g *group[S], c *claim) *slot[S] {
+	s := &slot[S]{group: g, leases: 1, holds: 1, grace: c.grace}
 	s.byAge.of, s.byKey.of = s, s
-	g.slots++
+	g.count(1, 0)
 	g.opening++
+	g.promising++
 	p.live[s] = struct{}{}
 	return s
 }
@@ -59,7 +71,13 @@ func (p *Pool[S]) fill(s *slot[S], key string, session S, maxUses int) {
 		p.shelves[at] = s.shelf
 	}
 	s.shelf.sessions++
+	s.claim = nil
 	s.session, s.opened, s.uses, s.maxUses = session, true, 1, maxUses
+	if !s.spoilt {
+		s.shelf.usable++
+		s.group.promising--
+		s.group.lose(s.group.promising)
+	}
 	s.group.opening--
 	s.group.opened++
 	s.group.calls++
@@ -67,10 +85,10 @@ func (p *Pool[S]) fill(s *slot[S], key string, session S, maxUses int) {
 }
 
 // lend adds a call to a session. The lock is held.
-func (p *Pool[S]) lend(s *slot[S], maxUses int) {
+func (p *Pool[S]) lend(s *slot[S], c *claim) {
 	s.leases++
 	s.uses++
-	s.maxUses = maxUses
+	s.maxUses, s.grace = c.maxUses, c.grace
 	s.group.calls++
 }
 
@@ -104,6 +122,29 @@ func (p *Pool[S]) withhold(s *slot[S]) {
 func (p *Pool[S]) drain(s *slot[S]) {
 	s.drained = true
 	p.withhold(s)
+	s.spoil()
+}
+
+// spoil takes what calls that wait could hope for. The lock is held.
+func (s *slot[S]) spoil() {
+	switch {
+	case s.spoilt:
+		return
+	case s.opened:
+		s.shelf.usable--
+		s.group.lose(s.shelf.usable)
+	default:
+		s.group.promising--
+		s.group.lose(s.group.promising)
+	}
+	s.spoilt = true
+}
+
+// lose takes down that calls may have lost the last session to hope for, if none is left of its kind.
+func (g *group[S]) lose(left int) {
+	if left == 0 && g.gates != nil {
+		g.gates.poorer = true
+	}
 }
 
 // vacate takes s from where it can be found. The lock is held.
@@ -116,6 +157,7 @@ func (p *Pool[S]) vacate(s *slot[S]) {
 		s.timer.Stop()
 	}
 	s.vacated = true
+	s.spoil()
 	if !s.opened {
 		s.group.opening--
 		return
@@ -131,14 +173,14 @@ func (p *Pool[S]) release(s *slot[S]) {
 		return
 	}
 	delete(p.live, s)
-	if p.closed && len(p.live) == 0 {
-		close(p.empty)
+	if !p.closed.IsZero() && len(p.live) == 0 {
+		p.emptied()
 	}
 }
 
 // free ends a slot whose session was killed or never opened. The lock is held.
 func (p *Pool[S]) free(s *slot[S]) {
 	p.vacate(s)
-	s.group.slots--
+	s.group.count(-1, 0)
 	p.release(s)
 }

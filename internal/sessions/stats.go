@@ -16,6 +16,7 @@ type GroupStats struct {
 	Opening int    // permissions to open that are given and not used yet
 	Ending  int    // sessions told to retire that have not ended yet: the peer still has them
 	Waiting int    // calls that wait
+	Held    bool   // the first of them waits for a gate, or since a call has postponed its permission
 	Opened  uint64 // sessions opened since the group was last without session and call; see Totals
 }
 
@@ -27,6 +28,7 @@ type Totals struct {
 	Retired uint64 // sessions told to end in an orderly way
 	Killed  uint64 // sessions cut instead
 	Dead    uint64 // those of Killed that were found dead when they were to be lent again
+	Delayed uint64 // calls refused because a gate would have held them up for too long
 	Ending  int    // at this moment: sessions told to end that have not ended yet
 }
 
@@ -48,6 +50,7 @@ func (p *Pool[S]) Stats() []GroupStats {
 			Opening: g.opening,
 			Ending:  g.ending,
 			Waiting: g.waiting.len,
+			Held:    g.gates != nil && !g.gates.stopped.IsZero(),
 			Opened:  g.opened,
 		})
 	}
