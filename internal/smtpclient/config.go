@@ -104,6 +104,10 @@ type Config struct {
 	// MaxPipelined is how many messages may be on their way before the first of them is answered; 0 means
 	// 32, 1 sends each message only when the one before it is answered.
 	MaxPipelined int
+	// Began is when the caller began to dial: the cost of opening a session counts from there, see
+	// [Session.Comfort], and what passes until Open is called is taken for no less than a round trip. The
+	// zero value is when Open is called.
+	Began time.Time
 	// Peer is what earlier sessions have learnt of the peer, and where this one puts down what it learns; nil
 	// is a peer of which nothing is known.
 	Peer *Peer

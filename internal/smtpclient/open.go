@@ -22,6 +22,7 @@ const farewell = 2 * time.Second
 // would bound the waits on it. The error is of type *OpenError.
 func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults()}
+	s.startClock(cfg.Began)
 	s.raw, s.conn = nc, nc
 	s.log.limit = defaultTranscript
 	if cfg.Transcript != 0 {
@@ -131,6 +132,7 @@ func (s *Session) exchange(stage Stage, d time.Duration) (reply, *OpenError) {
 	if s.unread() {
 		return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, errUnasked)}
 	}
+	asked := s.clock()
 	if _, err := s.flush(d); err != nil {
 		// A failed write is no verdict: the peer may have said why.
 		if r, readErr := s.readReply(farewell); readErr == nil {
@@ -142,6 +144,7 @@ func (s *Session) exchange(stage Stage, d time.Duration) (reply, *OpenError) {
 	if err != nil {
 		return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, err)}
 	}
+	s.sawRoundTrip(s.clock() - asked)
 	return r, nil
 }
 

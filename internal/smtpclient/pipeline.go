@@ -211,9 +211,7 @@ func (s *Session) finish(t *transfer) {
 		s.sending = nil
 	}
 	s.finished++
-	if s.flight.head == nil {
-		s.last = time.Now()
-	}
+	s.measure(t)
 	if t.skip != nil {
 		t.fail(t.skip, false, true)
 	}
@@ -227,6 +225,9 @@ func (s *Session) finish(t *transfer) {
 		s.stop()
 	}
 	s.learn(t)
+	if s.flight.head == nil || s.known.weight == 0 {
+		s.reckon() // before the caller asks
+	}
 	s.wake(t)
 }
 
@@ -259,6 +260,7 @@ func (s *Session) learn(t *transfer) {
 // armReader gives the reply that is due its time, before the reader waits for it.
 func (s *Session) armReader() {
 	s.mu.Lock()
+	s.waits()
 	s.armDue()
 	s.mu.Unlock()
 }
@@ -285,6 +287,7 @@ func (s *Session) armDue() {
 // rest ends the reader's work when everything is answered. The lock is held.
 func (s *Session) rest() {
 	s.reading, s.armed, s.deadlined = false, false, true
+	s.heard = 0
 	if !s.giveBackIn() {
 		s.stop() // the peer said more than it was asked
 	}
