@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,6 +24,7 @@ const farewell = 2 * time.Second
 func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults()}
 	s.startClock(cfg.Began)
+	s.stage = s.clock()
 	s.raw, s.conn = nc, nc
 	s.log.limit = defaultTranscript
 	if cfg.Transcript != 0 {
@@ -50,6 +52,7 @@ func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 	}
 	if failed != nil {
 		s.Close()
+		s.stageEnded(failed.Stage, failed)
 		return nil, failed
 	}
 	s.prepare()
@@ -76,6 +79,22 @@ func (s *Session) begin(ctx context.Context) *OpenError {
 	return s.authenticate()
 }
 
+// stageEnded shows the end of a stage to the trace.
+func (s *Session) stageEnded(stage Stage, failed *OpenError) {
+	show := s.log.trace.Stage
+	if show == nil {
+		return
+	}
+	now := s.clock()
+	took := cmp.Or(s.goodbye, now) - s.stage
+	s.stage = now
+	if failed != nil {
+		show(stage, took, failed)
+	} else {
+		show(stage, took, nil) // no error, instead of one that is a nil *OpenError
+	}
+}
+
 // notInHello holds for what would end the argument of EHLO, or the line.
 func notInHello(r rune) bool { return r <= ' ' || r == 0x7f }
 
@@ -87,6 +106,7 @@ func (s *Session) greeting() *OpenError {
 	if r.code != 220 {
 		return refused(StageBanner, &r)
 	}
+	s.stageEnded(StageBanner, nil)
 	return nil
 }
 
@@ -116,6 +136,7 @@ func (s *Session) hello() *OpenError {
 	if extended { // what a reply to HELO says is no list of extensions
 		s.ext = parseExtensions(r.text)
 	}
+	s.stageEnded(StageEHLO, nil)
 	return nil
 }
 
@@ -155,6 +176,7 @@ func refused(stage Stage, r *reply) *OpenError {
 
 // leave says QUIT to a peer that still listens, and returns why.
 func (s *Session) leave(why *OpenError) *OpenError {
+	s.goodbye = s.clock()
 	if why.Reply == nil || why.Reply.Code != 421 {
 		s.sayQuit(farewell)
 	}
@@ -186,6 +208,7 @@ func (s *Session) secure(ctx context.Context) *OpenError {
 	if s.unread() {
 		return &OpenError{Stage: StageStartTLS, Err: ErrInjection}
 	}
+	s.stageEnded(StageStartTLS, nil)
 	if failed := s.handshake(ctx); failed != nil {
 		return failed
 	}
@@ -215,6 +238,7 @@ func (s *Session) handshake(ctx context.Context) *OpenError {
 	if s.log.trace.TLS != nil {
 		s.log.trace.TLS(state)
 	}
+	s.stageEnded(StageTLS, nil)
 	return nil
 }
 

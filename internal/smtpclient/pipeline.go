@@ -122,13 +122,16 @@ func (s *Session) read() {
 
 // take gives a reply to the step that is due. An error ends the session. The lock is held.
 func (s *Session) take(r *reply) error {
-	s.armed = false
 	t := s.flight.head
-	switch {
-	case t.inContent && t.answered():
-		return s.takeEarly(t, r)
-	case t.answered():
+	if t.answered() && !t.inContent {
 		return errUnasked
+	}
+	if s.log.trace.Reply != nil {
+		s.showReply(t.command(t.due), r)
+	}
+	s.armed = false
+	if t.answered() {
+		return s.takeEarly(t, r)
 	}
 	if err := s.judge(t, r); err != nil {
 		return err
@@ -149,6 +152,15 @@ func (s *Session) take(r *reply) error {
 	}
 	s.kick()
 	return nil
+}
+
+// showReply shows the reply that was due to the trace. The lock is held.
+func (s *Session) showReply(command string, r *reply) {
+	var took time.Duration
+	if s.armed {
+		took = s.clock() - s.dueSince
+	}
+	s.log.trace.Reply(command, r.keep(), took)
 }
 
 // unasked reports whether anything has arrived that answers nothing. The lock is held, by the reader.
@@ -278,6 +290,9 @@ func (s *Session) armDue() {
 			s.deadlined = false
 		}
 		return
+	}
+	if s.log.trace.Reply != nil {
+		s.dueSince = s.clock()
 	}
 	s.limit = s.timeout(t, t.due)
 	s.conn.SetReadDeadline(time.Now().Add(s.limit))

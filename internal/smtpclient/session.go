@@ -32,6 +32,9 @@ type Session struct {
 	peeker    peeker // nil where there is none
 	// paramsWithRcpt: the peer reads BY and MT-PRIORITY at RCPT instead of at MAIL.
 	paramsWithRcpt atomic.Bool
+	// stage is when the stage of opening that is under way began, and goodbye when it failed, on the session's
+	// clock, for the trace.
+	stage, goodbye time.Duration
 
 	broken   atomic.Bool // no further transaction may be begun
 	full     atomic.Bool // as many were begun or stand in line as the peer takes
@@ -55,6 +58,7 @@ type Session struct {
 	armed            bool          // the reply that is due has its deadline
 	deadlined        bool          // the connection has a deadline for reading
 	limit            time.Duration // of the reply that was armed last
+	dueSince         time.Duration // when that was, on the session's clock, for the trace
 	stopped          bool          // nothing more is begun
 	leaving          *Reply        // the 421 after which the peer is going to close
 	gone             bool          // the peer has accepted nothing since
