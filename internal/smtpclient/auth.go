@@ -46,6 +46,7 @@ func (s *Session) authenticate() *OpenError {
 	if r.class() != 2 {
 		return s.leave(refused(StageAuth, &r))
 	}
+	s.stageEnded(StageAuth, nil)
 	return nil
 }
 

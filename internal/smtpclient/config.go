@@ -104,6 +104,10 @@ type Config struct {
 	// MaxPipelined is how many messages may be on their way before the first of them is answered; 0 means
 	// 32, 1 sends each message only when the one before it is answered.
 	MaxPipelined int
+	// Began is when the caller began to dial: the cost of opening a session counts from there, see
+	// [Session.Comfort], and what passes until Open is called is taken for no less than a round trip. The
+	// zero value is when Open is called.
+	Began time.Time
 	// Peer is what earlier sessions have learnt of the peer, and where this one puts down what it learns; nil
 	// is a peer of which nothing is known.
 	Peer *Peer
@@ -120,12 +124,24 @@ type Config struct {
 	Transcript int
 }
 
-// Trace is told what goes over the wire. Each function may be nil. For one session they are called one after
-// the other, in the order of the dialogue as it is seen here, and hold it up. Lines have no CRLF and are safe to print; credentials
-// read "***" and content only "[1234 bytes of content]".
+// Trace is told what happens in a dialogue. Each function may be nil, and then nothing is rendered for it. For
+// one session they are called one after the other, in the order of the dialogue as it is seen here, and hold
+// it up: they must not call the session. Lines have no CRLF and are safe to print; credentials read "***" and
+// content only "[1234 bytes of content]".
 type Trace struct {
 	Sent     func(line string)
 	Received func(line string)
 	// TLS is called when a handshake is complete.
 	TLS func(tls.ConnectionState)
+	// Stage is called when a stage of opening has ended, with the time from the end of the one before, or
+	// from the call of Open. A success is told at once. A failure is told as the last thing, when goodbye
+	// was said, with the *OpenError that Open returns; its time ends before the goodbye. With TLS there is
+	// EHLO twice; and a certificate of ours that the peer refuses may, in TLS 1.3, fail the handshake only
+	// after it had succeeded.
+	Stage func(stage Stage, took time.Duration, err error)
+	// Reply is called with each reply in a transaction, after its lines were received: command is what it
+	// answers, as in [Result]; took is how long it was the next one due, which is what its timeout covers:
+	// not the time in which the replies ahead of it were waited for, nor that in which its own command was
+	// being written. It is 0 where it had come by then.
+	Reply func(command string, reply Reply, took time.Duration)
 }

@@ -84,7 +84,9 @@ func openTo(t *testing.T, link smtptest.Link, p *linePeer, cfg *Config) *Session
 	if p.reply == nil {
 		p.reply = func(string) string { return "250 ok" }
 	}
-	go p.serve()
+	var served sync.WaitGroup
+	served.Go(p.serve)
+	t.Cleanup(served.Wait)
 	cfg.LocalName = "c"
 	s, err := Open(context.Background(), client, cfg)
 	if err != nil {

@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,6 +23,8 @@ const farewell = 2 * time.Second
 // would bound the waits on it. The error is of type *OpenError.
 func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 	s := &Session{cfg: cfg, timeouts: cfg.Timeouts.withDefaults()}
+	s.startClock(cfg.Began)
+	s.stage = s.clock()
 	s.raw, s.conn = nc, nc
 	s.log.limit = defaultTranscript
 	if cfg.Transcript != 0 {
@@ -49,6 +52,7 @@ func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 	}
 	if failed != nil {
 		s.Close()
+		s.stageEnded(failed.Stage, failed)
 		return nil, failed
 	}
 	s.prepare()
@@ -75,6 +79,22 @@ func (s *Session) begin(ctx context.Context) *OpenError {
 	return s.authenticate()
 }
 
+// stageEnded shows the end of a stage to the trace.
+func (s *Session) stageEnded(stage Stage, failed *OpenError) {
+	show := s.log.trace.Stage
+	if show == nil {
+		return
+	}
+	now := s.clock()
+	took := cmp.Or(s.goodbye, now) - s.stage
+	s.stage = now
+	if failed != nil {
+		show(stage, took, failed)
+	} else {
+		show(stage, took, nil) // no error, instead of one that is a nil *OpenError
+	}
+}
+
 // notInHello holds for what would end the argument of EHLO, or the line.
 func notInHello(r rune) bool { return r <= ' ' || r == 0x7f }
 
@@ -86,6 +106,7 @@ func (s *Session) greeting() *OpenError {
 	if r.code != 220 {
 		return refused(StageBanner, &r)
 	}
+	s.stageEnded(StageBanner, nil)
 	return nil
 }
 
@@ -115,6 +136,7 @@ func (s *Session) hello() *OpenError {
 	if extended { // what a reply to HELO says is no list of extensions
 		s.ext = parseExtensions(r.text)
 	}
+	s.stageEnded(StageEHLO, nil)
 	return nil
 }
 
@@ -131,6 +153,7 @@ func (s *Session) exchange(stage Stage, d time.Duration) (reply, *OpenError) {
 	if s.unread() {
 		return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, errUnasked)}
 	}
+	asked := s.clock()
 	if _, err := s.flush(d); err != nil {
 		// A failed write is no verdict: the peer may have said why.
 		if r, readErr := s.readReply(farewell); readErr == nil {
@@ -142,6 +165,7 @@ func (s *Session) exchange(stage Stage, d time.Duration) (reply, *OpenError) {
 	if err != nil {
 		return reply{}, &OpenError{Stage: stage, Err: s.readFailure(name, d, err)}
 	}
+	s.sawRoundTrip(s.clock() - asked)
 	return r, nil
 }
 
@@ -152,6 +176,7 @@ func refused(stage Stage, r *reply) *OpenError {
 
 // leave says QUIT to a peer that still listens, and returns why.
 func (s *Session) leave(why *OpenError) *OpenError {
+	s.goodbye = s.clock()
 	if why.Reply == nil || why.Reply.Code != 421 {
 		s.sayQuit(farewell)
 	}
@@ -183,6 +208,7 @@ func (s *Session) secure(ctx context.Context) *OpenError {
 	if s.unread() {
 		return &OpenError{Stage: StageStartTLS, Err: ErrInjection}
 	}
+	s.stageEnded(StageStartTLS, nil)
 	if failed := s.handshake(ctx); failed != nil {
 		return failed
 	}
@@ -212,6 +238,7 @@ func (s *Session) handshake(ctx context.Context) *OpenError {
 	if s.log.trace.TLS != nil {
 		s.log.trace.TLS(state)
 	}
+	s.stageEnded(StageTLS, nil)
 	return nil
 }
 

@@ -16,19 +16,26 @@ const (
 	peerMemory = 10 * time.Minute
 )
 
-// Peer is what is known of how a peer bears pipelined messages. The zero value knows nothing. It is safe
-// for concurrent use and may be shared by the sessions with one peer; it must not be copied.
+// Peer is what is known of how a peer bears pipelined messages, and of its pace. The zero value knows
+// nothing. It is safe for concurrent use and may be shared by the sessions with one peer; it must not be
+// copied.
 //
 // A peer that has answered a message which was sent before the one ahead of it was answered is proven:
 // new sessions begin with a wide window. One on which sessions broke twice within ten minutes, while
 // messages stood in line behind each other, gets one message at a time for as long; one that offers
 // CHUNKING and does not know BDAT gets DATA.
+//
+// What its sessions cost to open and what its transactions take is averaged over all of them, see
+// [Session.Comfort]. A measurement loses half of its weight every minute, and to those that come after it.
 type Peer struct {
 	mu        sync.Mutex
 	proven    bool
 	struck    time.Time // when a session broke last that had messages in line
 	alone     time.Time // until then: one message at a time
 	unchunked time.Time // until then: no BDAT
+
+	opening             aging // what it costs to open a session
+	chunkPace, dataPace aging // what a transaction takes
 }
 
 // window is the width that a session begins with.

@@ -122,13 +122,16 @@ func (s *Session) read() {
 
 // take gives a reply to the step that is due. An error ends the session. The lock is held.
 func (s *Session) take(r *reply) error {
-	s.armed = false
 	t := s.flight.head
-	switch {
-	case t.inContent && t.answered():
-		return s.takeEarly(t, r)
-	case t.answered():
+	if t.answered() && !t.inContent {
 		return errUnasked
+	}
+	if s.log.trace.Reply != nil {
+		s.showReply(t.command(t.due), r)
+	}
+	s.armed = false
+	if t.answered() {
+		return s.takeEarly(t, r)
 	}
 	if err := s.judge(t, r); err != nil {
 		return err
@@ -149,6 +152,15 @@ func (s *Session) take(r *reply) error {
 	}
 	s.kick()
 	return nil
+}
+
+// showReply shows the reply that was due to the trace. The lock is held.
+func (s *Session) showReply(command string, r *reply) {
+	var took time.Duration
+	if s.armed {
+		took = s.clock() - s.dueSince
+	}
+	s.log.trace.Reply(command, r.keep(), took)
 }
 
 // unasked reports whether anything has arrived that answers nothing. The lock is held, by the reader.
@@ -211,9 +223,7 @@ func (s *Session) finish(t *transfer) {
 		s.sending = nil
 	}
 	s.finished++
-	if s.flight.head == nil {
-		s.last = time.Now()
-	}
+	s.measure(t)
 	if t.skip != nil {
 		t.fail(t.skip, false, true)
 	}
@@ -227,6 +237,9 @@ func (s *Session) finish(t *transfer) {
 		s.stop()
 	}
 	s.learn(t)
+	if s.flight.head == nil || s.known.weight == 0 {
+		s.reckon() // before the caller asks
+	}
 	s.wake(t)
 }
 
@@ -259,6 +272,7 @@ func (s *Session) learn(t *transfer) {
 // armReader gives the reply that is due its time, before the reader waits for it.
 func (s *Session) armReader() {
 	s.mu.Lock()
+	s.waits()
 	s.armDue()
 	s.mu.Unlock()
 }
@@ -277,6 +291,9 @@ func (s *Session) armDue() {
 		}
 		return
 	}
+	if s.log.trace.Reply != nil {
+		s.dueSince = s.clock()
+	}
 	s.limit = s.timeout(t, t.due)
 	s.conn.SetReadDeadline(time.Now().Add(s.limit))
 	s.armed, s.deadlined = true, true
@@ -285,6 +302,7 @@ func (s *Session) armDue() {
 // rest ends the reader's work when everything is answered. The lock is held.
 func (s *Session) rest() {
 	s.reading, s.armed, s.deadlined = false, false, true
+	s.heard = 0
 	if !s.giveBackIn() {
 		s.stop() // the peer said more than it was asked
 	}

@@ -72,7 +72,11 @@ func (s *Session) goesOn(t *transfer) bool {
 func (s *Session) beginNext() *transfer {
 	t := s.queue.pop()
 	t.speculative = s.flight.head != nil
-	pause := s.finished > 0 && !t.speculative && time.Since(s.last) > carefulAfter
+	t.from = s.groupBegun()
+	pause := s.finished > 0 && !t.speculative && t.from-s.lastReply > carefulAfter
+	if pause {
+		s.refresh()
+	}
 	t.careful = !s.pipelined || t.size > maxSpeculation || pause
 	t.sent = stepMail
 	if s.open && !t.speculative || t.speculative && t.chunked {
@@ -155,6 +159,7 @@ func (s *Session) flushWith(behind []byte) bool {
 		go s.reader()
 	}
 	gathered := s.out.bytes
+	s.group = 0
 	s.mu.Unlock()
 	n, err := s.wire.write(gathered, behind, s.timeouts.Data)
 	s.mu.Lock()
@@ -179,6 +184,9 @@ func (s *Session) sendContent(t *transfer) {
 		s.command(".")
 		s.ended(t)
 		return
+	}
+	if t.chunked && t.careful && t.size <= maxSpeculation {
+		s.countFromHere() // the next one in line does not wait for its recipients' replies
 	}
 	mark, at := len(s.out.bytes), s.flushed
 	t.inContent, t.tx.ContentBegan = true, true
@@ -303,6 +311,9 @@ func (s *Session) encode(t *transfer, e *encoder, block []byte) error {
 			return errBodyChanged
 		}
 		t.end = s.position()
+		if t.content.open != nil {
+			s.countFromHere()
+		}
 		if !s.flushWith(nil) {
 			return errCut
 		}
@@ -362,6 +373,7 @@ func (s *Session) sendStream(t *transfer) (err error) {
 	if err != nil {
 		return err
 	}
+	s.countFromHere() // the time of the body was not the peer's
 	return s.sendEnd(t, &e)
 }
 

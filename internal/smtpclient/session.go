@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// Session is an open SMTP or LMTP session. Send, Usable, Capacity, Info, Transcript and Close may be called
-// at any time from anywhere; Quit is for when no Send is under way.
+// Session is an open SMTP or LMTP session. Send, Usable, Capacity, Comfort, Info, Transcript and Close may
+// be called at any time from anywhere; Quit is for when no Send is under way.
 type Session struct {
 	wire
+	pacer
 	cfg      *Config
 	timeouts Timeouts
 	peer     *Peer
@@ -31,10 +32,14 @@ type Session struct {
 	peeker    peeker // nil where there is none
 	// paramsWithRcpt: the peer reads BY and MT-PRIORITY at RCPT instead of at MAIL.
 	paramsWithRcpt atomic.Bool
+	// stage is when the stage of opening that is under way began, and goodbye when it failed, on the session's
+	// clock, for the trace.
+	stage, goodbye time.Duration
 
 	broken   atomic.Bool // no further transaction may be begun
 	full     atomic.Bool // as many were begun or stand in line as the peer takes
 	capacity atomic.Int32
+	comfort  atomic.Int32
 
 	mu       sync.Mutex
 	queue    line      // not begun, in order of arrival
@@ -43,10 +48,9 @@ type Session struct {
 	inFlight int64     // bytes of content in flight
 	window   int       // how many may be in flight
 	proven   bool
-	taken    int       // transactions that were begun or stand in line
-	finished int       // those that were answered
-	last     time.Time // when the last of them was, while none is in flight
-	open     bool      // the last transaction may still be open at the peer
+	taken    int  // transactions that were begun or stand in line
+	finished int  // those that were answered
+	open     bool // the last transaction may still be open at the peer
 
 	writing, reading bool          // a goroutine does
 	inBody           *transfer     // whose body the writer is reading, which may take any time
@@ -54,6 +58,7 @@ type Session struct {
 	armed            bool          // the reply that is due has its deadline
 	deadlined        bool          // the connection has a deadline for reading
 	limit            time.Duration // of the reply that was armed last
+	dueSince         time.Duration // when that was, on the session's clock, for the trace
 	stopped          bool          // nothing more is begun
 	leaving          *Reply        // the 421 after which the peer is going to close
 	gone             bool          // the peer has accepted nothing since
@@ -126,8 +131,17 @@ func (s *Session) prepare() {
 	if s.odd != nil {
 		s.maxWindow = 1
 	}
+	s.opening, s.known = s.peer.opened(s.cost(), s.chunks)
 	s.setWindow(s.peer.window(s.maxWindow))
 	s.reader, s.writer = s.read, s.write
+}
+
+// cost is what it took to open the session.
+func (s *Session) cost() time.Duration {
+	if began := s.cfg.Began; !began.IsZero() {
+		return max(0, time.Since(began))
+	}
+	return s.clock()
 }
 
 // setWindow sets how many transactions may be in flight, and how many callers may be there for them: a
@@ -144,6 +158,7 @@ func (s *Session) setWindow(n int) {
 		room = 2
 	}
 	s.capacity.Store(int32(room))
+	s.reckon()
 }
 
 // Usable reports whether another transaction may be begun: not after a failure of the connection, not
@@ -158,6 +173,14 @@ func (s *Session) inStep() bool { return !s.broken.Load() && !s.killed.Load() }
 // Capacity is how many calls of Send the session serves at once now, at least 1. It changes with what the
 // peer proves able to bear.
 func (s *Session) Capacity() int { return int(s.capacity.Load()) }
+
+// Comfort is how many calls of Send the session serves at once before a new connection would serve the next
+// one sooner: from 1 to Capacity. A peer works its pipeline one by one, so that each call waits for those
+// ahead of it; it is worth its place in line while these take less than it costs to open a session, dialing
+// included (see Config.Began). Both are measured, here and in the other sessions of the config's Peer; until
+// something was, and where messages cannot be pipelined, it is 1. It is as cheap as Capacity, and changes
+// with every message.
+func (s *Session) Comfort() int { return int(s.comfort.Load()) }
 
 // Transcript returns the last lines of the dialogue, oldest first, "C: " before ours and "S: " before
 // the peer's.

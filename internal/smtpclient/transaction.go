@@ -73,12 +73,13 @@ type transfer struct {
 	next    *transfer // behind it in line
 
 	sent, due   step
-	end         int64 // where in the stream of all that was sent its last byte stands so far
-	whole       bool  // that is the end of the content
-	inContent   bool  // the writer is sending the content
-	speculative bool  // it was begun before the one ahead of it was answered
-	careful     bool  // the content waits for the replies to the recipients
-	withParams  bool  // its MAIL has parameters that some peers read at RCPT
+	from        time.Duration // on the session's clock, when its time at the peer began, but for the way there
+	end         int64         // where in the stream of all that was sent its last byte stands so far
+	whole       bool          // that is the end of the content
+	inContent   bool          // the writer is sending the content
+	speculative bool          // it was begun before the one ahead of it was answered
+	careful     bool          // the content waits for the replies to the recipients
+	withParams  bool          // its MAIL has parameters that some peers read at RCPT
 	mailRefused bool
 	accepted    int               // recipients that were accepted by RCPT
 	data        int               // the first digit of the reply to DATA; 0 before

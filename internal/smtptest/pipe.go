@@ -18,7 +18,8 @@ func Pipe() (client, server net.Conn) { return Link{}.Pipe() }
 
 // Link makes in-memory connections over a distance, of unlimited bandwidth: what one end writes, its end
 // of stream and its reset reach the other end after the latency. In a testing/synctest bubble the time
-// that passes is exact.
+// that passes is exact. There time stops with the bubble's main function, so that a test which closes one
+// end has to wait for whoever reads the other: that end has the latency to go.
 type Link struct {
 	// Latency is how long a byte travels, one way: half a round trip.
 	Latency time.Duration

@@ -109,13 +109,14 @@ func (s *stream) ended() bool {
 	return s.writeEnd != nil && s.held() == 0 && !time.Now().Before(s.endAt)
 }
 
-// expect sets the timer for what arrives next.
+// expect sets the timer for what arrives next. That may be now, where time went on since arrive has looked:
+// the reader is going to wait all the same.
 func (s *stream) expect() {
 	switch {
 	case len(s.legs) > 0:
-		s.travel.set(s.legs[0].at, s.wake)
+		s.travel.start(s.legs[0].at, s.wake)
 	case s.writeEnd != nil:
-		s.travel.set(s.endAt, s.wake)
+		s.travel.start(s.endAt, s.wake)
 	}
 }
 
@@ -242,15 +243,20 @@ func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d
 
 // set sets the deadline. One that has passed needs no timer: the caller wakes the waiters.
 func (d *deadline) set(t time.Time, wake func()) {
-	d.at = t
-	switch {
-	case t.IsZero() || d.passed():
+	if d.at = t; t.IsZero() || d.passed() {
 		d.stop()
-	case d.timer == nil:
-		d.timer = time.AfterFunc(time.Until(t), wake)
-	default:
-		d.timer.Reset(time.Until(t))
+		return
 	}
+	d.start(t, wake)
+}
+
+// start sets the timer alone. It wakes even where the time has come.
+func (d *deadline) start(t time.Time, wake func()) {
+	if d.timer == nil {
+		d.timer = time.AfterFunc(time.Until(t), wake)
+		return
+	}
+	d.timer.Reset(time.Until(t))
 }
 
 func (d *deadline) stop() {

@@ -159,3 +159,23 @@ func TestLinkInRealTime(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
+
+// TestArrivalBetweenLooks: what arrives between a reader's look and its sleep wakes it.
+func TestArrivalBetweenLooks(t *testing.T) {
+	for _, what := range []string{"bytes", "end"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStream(Link{Latency: time.Second})
+			if what == "bytes" {
+				s.write([]byte("x"))
+			} else {
+				s.closeWrite(io.EOF)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.arrive()
+			time.Sleep(time.Second) // time goes on
+			s.expect()
+			s.changed.Wait() // the bubble is stuck where nobody wakes it
+		})
+	}
+}
