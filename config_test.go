@@ -59,8 +59,11 @@ func TestBadConfigsNameTheField(t *testing.T) {
 		{egressPath, `{"prohibited_hosts": ["10.0.0.0/33"]}`, "prohibited_hosts[0]", ""},
 		{egressPath, `{"prohibited_hosts": ["localhost"]}`, "prohibited_hosts[0]", ""},
 		{egressPath, `{"idle_timeout": "5 parsecs"}`, "idle_timeout", "parsecs"},
-		{egressPath, `{"max_message_rate": "100/s"}`, "max_message_rate", "not available yet"},
-		{egressPath, `{"reconnect_strategy": "ReconnectSameHost"}`, "reconnect_strategy", "not available yet"},
+		{egressPath, `{"remember_broken_tls": "1h"}`, "remember_broken_tls", "not available yet"},
+		{egressPath, `{"max_message_rate": "0/s"}`, "max_message_rate", ""},
+		{egressPath, `{"additional_message_rate_throttles": {"all": "100"}}`, "additional_message_rate_throttles.all", "LIMIT/PERIOD"},
+		{egressPath, `{"additional_connection_limits": {"all": 0}}`, "additional_connection_limits.all", ""},
+		{egressPath, `{"reconnect_strategy": "ReconnectAnyHost"}`, "reconnect_strategy", "ReconnectSameHost"},
 		{egressPath, `{"tls_certificate": "/etc/cert.pem"}`, "tls_certificate", "tls_private_key"},
 		{egressPath, `{"smtp_auth_plain_password": {"vault_mount": "x"}, "smtp_auth_plain_username": "u"}`, "smtp_auth_plain_password.vault_mount", "not available yet"},
 		{egressPath, `{"smtp_auth_plain_password": {"key_data": "x"}}`, "smtp_auth_plain_password", "smtp_auth_plain_username"},
@@ -68,8 +71,17 @@ func TestBadConfigsNameTheField(t *testing.T) {
 		{egressSource, `{}`, "name", "required"},
 		{egressSource, `{"name": "a", "source_address": "10.0.0.300"}`, "source_address", ""},
 		{egressSource, `{"name": "a", "ha_proxy_source_address": "10.0.0.1"}`, "ha_proxy_source_address", "ha_proxy_server"},
-		{egressSource, `{"name": "a", "socks5_proxy_server": "10.0.0.1:1080"}`, "socks5_proxy_server", "not available yet"},
-		{egressSource, `{"name": "a", "suspend_when_unplumbed": {"trigger": "Immediate", "duration": "1m"}}`, "suspend_when_unplumbed", "not available yet"},
+		{egressSource, `{"name": "a", "ha_proxy_server": "10.0.0.1:5000"}`, "ha_proxy_server", "ha_proxy_source_address"},
+		{egressSource, `{"name": "a", "ha_proxy_server": "10.0.0.1", "ha_proxy_source_address": "10.0.0.2"}`, "ha_proxy_server", "no port"},
+		{egressSource, `{"name": "a", "ha_proxy_server": "/run/proxy", "ha_proxy_source_address": "10.0.0.2"}`, "ha_proxy_server", "no host and port"},
+		{egressSource, `{"name": "a", "ha_proxy_server": "10.0.0.1:5000", "ha_proxy_source_address": "10.0.0.2:0"}`, "ha_proxy_source_address", ""},
+		{egressSource, `{"name": "a", "socks5_proxy_server": "10.0.0.1:port"}`, "socks5_proxy_server", "no port number"},
+		{egressSource, `{"name": "a", "socks5_proxy_source_address": "10.0.0.1"}`, "socks5_proxy_source_address", "socks5_proxy_server"},
+		{egressSource, `{"name": "a", "socks5_proxy_server": "10.0.0.1:1080", "socks5_proxy_username": "u"}`, "socks5_proxy_username", "socks5_proxy_password"},
+		{egressSource, `{"name": "a", "socks5_proxy_username": "u", "socks5_proxy_password": {"key_data": "x"}}`, "socks5_proxy_username", "socks5_proxy_server"},
+		{egressSource, `{"name": "a", "socks5_proxy_server": "10.0.0.1:1080", "ha_proxy_server": "10.0.0.1:5000", "ha_proxy_source_address": "10.0.0.2"}`, "socks5_proxy_server", "one proxy"},
+		{egressSource, `{"name": "a", "suspend_when_unplumbed": {"trigger": "Immediate"}}`, "suspend_when_unplumbed.duration", "required"},
+		{egressSource, `{"name": "a", "suspend_when_unplumbed": {"trigger": "Sometimes", "duration": "1m"}}`, "suspend_when_unplumbed.trigger", "Immediate"},
 		{egressPool, `{"name": "a"}`, "entries", "required"},
 		{egressPool, `{"name": "a", "entries": [{"name": "b", "weight": -1}]}`, "entries[0].weight", ""},
 	} {
@@ -158,6 +170,7 @@ func TestDefaults(t *testing.T) {
 	}
 	text, _ := json.Marshal(p)
 	const printed = `{"connection_limit":32,"max_deliveries_per_connection":1024,"max_recipients_per_batch":100,"max_ready":1024,` +
+		`"reconnect_strategy":"ConnectNextHost","try_next_host_on_transport_error":false,"consecutive_connection_failures_before_delay":100,` +
 		`"smtp_port":25,"use_lmtp":false,"ip_lookup_strategy":"Ipv4AndIpv6","prohibited_hosts":["127.0.0.0/8","::1","0.0.0.0","::"],` +
 		`"skip_hosts":[],"enable_tls":"Opportunistic","allow_smtp_auth_plain_without_tls":false,"allow_smtp_auth_plain_without_valid_certificate":false,` +
 		`"enable_pipelining":true,"enable_chunking":true,"enable_rset":true,"max_pipelined_messages":32,` +
@@ -165,7 +178,7 @@ func TestDefaults(t *testing.T) {
 		`"connect_timeout":"1m","banner_timeout":"1m","ehlo_timeout":"5m","starttls_timeout":"5s","auth_timeout":"1m","mail_from_timeout":"5m",` +
 		`"rcpt_to_timeout":"5m","data_timeout":"5m","data_dot_timeout":"10m","rset_timeout":"5s","idle_timeout":"5s",` +
 		`"refresh_interval":"1m","refresh_strategy":"Ttl","enable_dane":false,` +
-		`"try_next_host_on_transport_error":false,"opportunistic_tls_reconnect_on_failed_handshake":false,"tls_prefer_openssl":false,"aggressive_connection_opening":false}`
+		`"opportunistic_tls_reconnect_on_failed_handshake":false,"tls_prefer_openssl":false,"aggressive_connection_opening":false}`
 	if string(text) != printed {
 		t.Errorf("got  %s\nwant %s", text, printed)
 	}

@@ -67,6 +67,8 @@ type Policy struct {
 	folder  string
 	states  luastate.Pool
 	module  *kumo.Options
+	// rewrites: it handles the event smtp_client_rewrite_delivery_status.
+	rewrites bool
 }
 
 // eventTimeout bounds a call of an event that answers from the policy alone.
@@ -110,6 +112,7 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 			return nil, policyError(err)
 		}
 	}
+	p.rewrites = kumo.Handles(s.L, rewriteEvent)
 	p.states.Put(s)
 	if names := ignored.sorted(); len(names) > 0 {
 		r.logger().Info("policy: calls that set up the rest of an MTA are ignored",
@@ -322,6 +325,32 @@ func (p *Policy) EgressPool(ctx context.Context, name string) (EgressPool, error
 	return pool, err
 }
 
+// rewriteEvent gives replies another code.
+const rewriteEvent = "smtp_client_rewrite_delivery_status"
+
+// rewriteStatus asks the event for the code that a reply is to have; 0: its own.
+func (p *Policy) rewriteStatus(ctx context.Context, reply Response, queue QueueName) (int, error) {
+	s, err := p.states.Get(ctx)
+	if err != nil {
+		return 0, policyError(err)
+	}
+	args := append([]lua.LValue{lua.LString(reply.String())}, luaStrings(queue.Domain, queue.Tenant, queue.Campaign, queue.routing())...)
+	returned, _, err := p.call(ctx, s, rewriteEvent, args...)
+	if err != nil {
+		p.states.Drop(s)
+		return 0, policyError(err)
+	}
+	defer p.states.Put(s)
+	if len(returned) == 0 || returned[0] == lua.LNil {
+		return 0, nil
+	}
+	code, ok := returned[0].(lua.LNumber)
+	if !ok || code != lua.LNumber(int(code)) || code < 200 || code > 599 {
+		return 0, fmt.Errorf("the event %s returned %s (%v), not a reply code", rewriteEvent, luaKind(returned[0]), returned[0])
+	}
+	return int(code), nil
+}
+
 // LuaModule is the kumo module in a Lua state of the host's own: see [Runtime.InstallLua]. Like the
 // state, it serves one goroutine at a time.
 type LuaModule struct {
@@ -388,46 +417,42 @@ func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
 	return &luaEngine{runtime: r, config: c, sources: sourcePicker{runtime: r, pool: pool}}
 }
 
-// find finds the way for a queue: as for SMTP, without hosts.
-func (e *luaEngine) find(ctx context.Context, queue QueueName) (*way, error) {
-	w := &way{}
+// wayFrom finds the way from a source: as for SMTP, without hosts.
+func (e *luaEngine) wayFrom(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (*way, *PlanError) {
+	from, site := source.config.Name, queue.routing()
+	w := &way{source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
 	var err error
-	if w.source, err = e.sources.pick(ctx); err != nil {
-		return w, err
+	if w.path, err = e.runtime.egressPath(ctx, pathName{site, from, site}); err != nil {
+		return w, unresolved(queue, err)
 	}
-	source, site := w.source.config.Name, queue.routing()
-	w.ready = source + "->" + site + "@lua:" + e.config.Constructor
-	w.path, err = e.runtime.egressPath(ctx, pathName{site, source, site})
-	return w, err
+	e.runtime.limit(w)
+	return w, nil
 }
 
 func (e *luaEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
-	w, err := e.find(ctx, a.queue)
-	plan := Plan{Protocol: "lua", ReadyName: w.ready, Constructor: e.config.Constructor}
-	if err != nil {
-		return plan, unresolved(a.queue, err)
-	}
-	return plan, nil
+	w, failed := e.sources.choose(ctx, a.queue, true, e)
+	return Plan{Protocol: "lua", ReadyName: w.ready, Constructor: e.config.Constructor}, errorOrNil(failed)
 }
 
 func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
-	w, err := e.find(ctx, a.queue)
+	w, failed := e.sources.choose(ctx, a.queue, false, e)
+	defer a.countIn(w)
 	var res Result
 	var lease *sessions.Lease[*luaSession]
 	switch cause := ended(ctx); {
 	case cause != nil:
 		res = unsent(cause)
-	case err != nil:
-		res = unresolved(a.queue, err).result()
+	case failed != nil:
+		res = failed.result()
 	default:
 		lease, res = e.session(ctx, w, a.queue)
 	}
 	if lease == nil {
 		if w.ready != "" {
-			res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Peer: viaLua + e.config.Constructor}
+			res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Source: w.source.config.Name, Peer: viaLua + e.config.Constructor}
 		}
-		if _, ok := errors.AsType[*ConfigError](err); ok {
-			a.err = err
+		if _, ok := errors.AsType[*ConfigError](errorOrNil(failed)); ok {
+			a.err = failed
 		}
 		a.settleAll(res)
 		return
@@ -462,29 +487,53 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 		return nil, e.notConnected(errors.New("there is no policy: see Runtime.SetPolicy"))
 	}
 	key := fmt.Sprintf("%d %q %q %q %q", policy.serial, e.config.Constructor, queue.Domain, queue.Tenant, queue.Campaign)
-	path := &w.path.config
-	lease, err := e.runtime.state.lua.Acquire(ctx, sessions.Request{
-		Group:       w.ready,
-		Limit:       int(path.ConnectionLimit.Count),
-		MaxWaiting:  path.MaxReady,
-		Keys:        []string{key},
-		IdleTimeout: time.Duration(path.IdleTimeout),
-		MaxUses:     path.MaxDeliveriesPerConnection,
-	})
+	r := e.runtime
+	request := w.request
+	request.Keys = []string{key}
+	lease, err := r.state.lua.Acquire(ctx, request)
 	if err != nil {
-		return nil, notAcquired(err)
+		return nil, r.notAcquired(w, err)
 	}
-	if _, ok := lease.Session(); ok {
-		return lease, Result{}
+	if why := r.passShared(ctx, w); why != nil {
+		lease.Release()
+		return nil, *why
 	}
-	s, err := e.connect(ctx, policy, w, queue)
+	for {
+		if s, ok := lease.Session(); ok {
+			w.name.Reused.Add(1)
+			if t := r.Trace; t != nil && t.Reused != nil {
+				t.Reused(s.copyInfo())
+			}
+			return lease, Result{}
+		}
+		release, wait, err := r.holdShared(ctx, w)
+		switch {
+		case err != nil:
+			lease.Discard()
+			return nil, storeFailed(err)
+		case wait == 0:
+			return e.open(ctx, policy, w, queue, lease, key, release)
+		}
+		if lease, err = lease.Postpone(ctx, wait); err != nil {
+			return nil, r.notAcquired(w, err)
+		}
+	}
+}
+
+// open makes a connection and puts it into the lease.
+func (e *luaEngine) open(ctx context.Context, p *Policy, w *way, queue QueueName, lease *sessions.Lease[*luaSession], key string, release func()) (*sessions.Lease[*luaSession], Result) {
+	s, err := e.connect(ctx, p, w, queue)
 	if err != nil {
+		release()
 		lease.Discard()
 		if cause := ended(ctx); cause != nil {
 			return nil, unsent(cause)
 		}
+		w.name.Unreached()
 		return nil, e.notConnected(err)
 	}
+	w.name.Reached()
+	s.release = release
 	lease.Opened(key, s)
 	return lease, Result{}
 }
@@ -521,11 +570,10 @@ func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueN
 		return nil, err
 	}
 	s := &luaSession{runtime: e.runtime, policy: p, state: state, object: returned[0], info: Session{
-		ID: newID(), Protocol: "lua", ReadyName: w.ready, Peer: viaLua + e.config.Constructor}}
+		ID: newID(), Protocol: "lua", ReadyName: w.ready, Source: w.source.config.Name, Peer: viaLua + e.config.Constructor}}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if t := e.runtime.Trace; t != nil && t.Opened != nil {
-		info := s.info
-		t.Opened(&info)
+		t.Opened(s.copyInfo())
 	}
 	return s, nil
 }
@@ -544,35 +592,41 @@ type luaSession struct {
 	info    Session
 	ctx     context.Context // ends when the session is killed
 	cancel  context.CancelCauseFunc
+	release func() // gives back what it holds of limits that other processes share
 	ended   sync.Once
+}
+
+func (s *luaSession) copyInfo() *Session {
+	info := s.info
+	return &info
 }
 
 // Capacity is one: a Lua state serves one message at a time.
 func (s *luaSession) Capacity() int { return 1 }
 
-// Comfort is one, as Capacity is.
+// Comfort is one for the same reason.
 func (s *luaSession) Comfort() int { return 1 }
 
 // Alive is true: a Lua object says nothing by itself.
 func (s *luaSession) Alive() bool { return true }
 
 // Retire calls the connection's close method.
-func (s *luaSession) Retire(sessions.Reason) {
+func (s *luaSession) Retire(why sessions.Reason) {
 	s.hangUp()
-	s.end()
+	s.end(string(why))
 }
 
 // Kill makes a running call return. The state is then left to the one who called.
 func (s *luaSession) Kill() {
 	s.cancel(ErrClosed)
-	s.end()
+	s.end("cut")
 }
 
-func (s *luaSession) end() {
+func (s *luaSession) end(why string) {
 	s.ended.Do(func() {
+		s.release()
 		if t := s.runtime.Trace; t != nil && t.Closed != nil {
-			info := s.info
-			t.Closed(&info)
+			t.Closed(s.copyInfo(), why)
 		}
 	})
 }

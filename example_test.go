@@ -477,9 +477,10 @@ func ExampleKeySource() {
 }
 
 func ExampleSuspension() {
-	_, err := delivery.ParseEgressSource([]byte(`{"name": "a", "suspend_when_unplumbed": {"trigger": "Immediate", "duration": "1m"}}`))
-	fmt.Println(err)
-	// Output: suspend_when_unplumbed: automatic suspension is not available yet
+	source, err := delivery.ParseEgressSource([]byte(`{"name": "a", "source_address": "192.0.2.1",
+		"suspend_when_unplumbed": {"trigger": {"Threshold": "3/min"}, "duration": "1h"}}`))
+	fmt.Println(source.SuspendWhenUnplumbed.Trigger.Threshold, source.SuspendWhenUnplumbed.Duration, err)
+	// Output: 3/min 1h <nil>
 }
 
 func ExampleTrigger() {
@@ -552,6 +553,105 @@ func ExampleReadyStats() {
 	r := delivery.ReadyStats{Name: "unspecified->mx.example.com@smtp_client", Busy: 3, Idle: 1}
 	fmt.Println(r.Name, r.Busy+r.Idle)
 	// Output: unspecified->mx.example.com@smtp_client 4
+}
+
+// metrics writes the counts and gauges of a runtime as Prometheus reads them.
+func metrics(w io.Writer, rt *delivery.Runtime) {
+	stats := rt.Stats()
+	for _, m := range []struct {
+		name, kind string
+		of         func(delivery.ReadyStats) uint64
+	}{
+		{"delivery_sessions_busy", "gauge", func(r delivery.ReadyStats) uint64 { return uint64(r.Busy) }},
+		{"delivery_sessions_idle", "gauge", func(r delivery.ReadyStats) uint64 { return uint64(r.Idle) }},
+		{"delivery_waiting", "gauge", func(r delivery.ReadyStats) uint64 { return uint64(r.Waiting) }},
+		{"delivery_delivered_total", "counter", func(r delivery.ReadyStats) uint64 { return r.Delivered }},
+		{"delivery_transient_total", "counter", func(r delivery.ReadyStats) uint64 { return r.Transient }},
+		{"delivery_sessions_opened_total", "counter", func(r delivery.ReadyStats) uint64 { return r.Opened }},
+	} {
+		fmt.Fprintf(w, "# TYPE %s %s\n", m.name, m.kind)
+		for _, r := range stats.Ready {
+			fmt.Fprintf(w, "%s{ready=%q} %d\n", m.name, r.Name, m.of(r))
+		}
+	}
+}
+
+func ExampleRuntime_Stats() {
+	rt, protocol := deliverByLua("return 'OK'")
+	defer rt.Close(context.Background())
+	protocol.Deliver(context.Background(), message())
+	metrics(os.Stdout, rt) // in a host: from the handler of /metrics
+	// Output:
+	// # TYPE delivery_sessions_busy gauge
+	// delivery_sessions_busy{ready="unspecified->example.com@lua:make.connection"} 0
+	// # TYPE delivery_sessions_idle gauge
+	// delivery_sessions_idle{ready="unspecified->example.com@lua:make.connection"} 1
+	// # TYPE delivery_waiting gauge
+	// delivery_waiting{ready="unspecified->example.com@lua:make.connection"} 0
+	// # TYPE delivery_delivered_total counter
+	// delivery_delivered_total{ready="unspecified->example.com@lua:make.connection"} 1
+	// # TYPE delivery_transient_total counter
+	// delivery_transient_total{ready="unspecified->example.com@lua:make.connection"} 0
+	// # TYPE delivery_sessions_opened_total counter
+	// delivery_sessions_opened_total{ready="unspecified->example.com@lua:make.connection"} 1
+}
+
+func ExampleTransactionTrace() {
+	trace := &delivery.Trace{Transaction: func(s *delivery.Session, t delivery.TransactionTrace) {
+		fmt.Println(s.Peer, t.Accepted, "of", t.Recipients, t.Took)
+	}}
+	trace.Transaction(&delivery.Session{Peer: "mx.example.com"}, delivery.TransactionTrace{Recipients: 3, Accepted: 2, Took: time.Second})
+	// Output: mx.example.com 2 of 3 1s
+}
+
+// redis would be a Limits of the host's own, for what all of its machines share.
+type redis struct{ delivery.LocalLimits }
+
+func ExampleLimits() {
+	rt := delivery.Runtime{Limits: &redis{}}
+	wait, err := rt.Limits.Pass(context.Background(), "connection unspecified->mx.example.com@smtp_client",
+		delivery.Rate{Limit: 10, Per: time.Minute})
+	fmt.Println(wait, err)
+	// Output: 0s <nil>
+}
+
+func ExampleLocalLimits() {
+	var shared delivery.LocalLimits // by the runtimes of this process
+	release, _ := shared.Hold(context.Background(), "provider", delivery.Limit{Count: 1})
+	none, _ := shared.Hold(context.Background(), "provider", delivery.Limit{Count: 1})
+	fmt.Println(release != nil, none == nil)
+	release()
+	// Output: true true
+}
+
+func ExampleThrottledError() {
+	rt := delivery.Runtime{
+		Egress: pathOf(delivery.EgressPath{MaxMessageRate: delivery.Rate{Limit: 1, Per: time.Hour}}),
+		Dial:   func(context.Context, delivery.DialRequest) (net.Conn, error) { return nil, errors.New("refused") },
+	}
+	defer rt.Close(context.Background())
+	protocol, _ := rt.Protocol(delivery.QueueConfig{Protocol: delivery.ProtocolConfig{
+		SMTP: &delivery.SMTP{MXList: []delivery.MXEntry{{Name: "mx.example.com", Addr: "192.0.2.1"}}}}})
+	protocol.Deliver(context.Background(), message())
+	r := protocol.Deliver(context.Background(), message()).Results[0]
+	var throttled *delivery.ThrottledError
+	fmt.Println(r.Status, errors.As(r.Err, &throttled), throttled.Option, r.Scope, r.RetryAfter > 59*time.Minute)
+	// Output: unsent true max_message_rate ready name true
+}
+
+// pathOf is the Egress of a host that speaks to all sites in the same way.
+type pathOf delivery.EgressPath
+
+func (p pathOf) EgressPath(context.Context, string, string, string) (delivery.EgressPath, error) {
+	return delivery.EgressPath(p), nil
+}
+
+func (p pathOf) EgressSource(_ context.Context, name string) (delivery.EgressSource, error) {
+	return delivery.EgressSource{Name: name}, nil
+}
+
+func (p pathOf) EgressPool(_ context.Context, name string) (delivery.EgressPool, error) {
+	return delivery.EgressPool{Name: name, Entries: []delivery.PoolEntry{{Name: name}}}, nil
 }
 
 func ExampleHostError() {

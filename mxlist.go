@@ -597,10 +597,14 @@ func permitted(plan []candidate, path *EgressPath, source *EgressSource) ([]cand
 	if !slices.ContainsFunc(kept, usable) {
 		return kept, errAllSkipped
 	}
-	if bound := source.SourceAddress; bound.IsValid() {
+	bound := source.SourceAddress
+	if source.proxy() != "" { // which binds another; ours is for the way to it
+		bound = source.proxySource()
+	}
+	if bound.IsValid() {
 		for i, c := range kept {
 			if c.addr.IsValid() && c.addr.Addr().Is4() != bound.Unmap().Is4() {
-				kept[i].err = fmt.Errorf("source_address %s is of another address family", bound)
+				kept[i].err = fmt.Errorf("the source address %s is of another address family", bound)
 			}
 		}
 	}

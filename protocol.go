@@ -40,9 +40,24 @@
 //   - [Maildir]: a templated path for each recipient, synced to the disk before it is reported.
 //   - [CustomLua]: a constructor event of the policy makes an object whose send delivers.
 //
+// # Where a call goes, and how long it waits
+//
+// A call takes a connection that is idle; else it stands behind others on one, if by what was measured of the
+// peer that is sooner than a new connection; else it opens one, up to connection_limit; at the limit it
+// stands behind others all the same, and else it waits, in order, up to max_ready of them. A peer that takes
+// half a second for each message so gets many connections, a far one deep pipelines over few. Connections are
+// kept for idle_timeout and serve only what would have opened them: same config of path and source, same host,
+// same address.
+//
+// Limits and rates are counted by ready name, and by the names in additional_connection_limits and
+// additional_message_rate_throttles. A rate lets max_burst messages pass at once (its whole LIMIT where none is
+// named) and the others evenly. A call waits for it no longer than idle_timeout: where that is not enough it is
+// Unsent at once, with RetryAfter and [ScopeReadyName], so that the host can hold back the rest. What several
+// processes share is counted by [Limits].
+//
 // # What simultaneous calls over SMTP share
 //
-// Up to connection_limit, each call gets a connection. At the limit, calls share: where the peer offers
+// Where the peer offers
 // CHUNKING, up to max_pipelined_messages whole messages are on their way over one connection before the
 // first of them is answered (RFC 3030); with PIPELINING alone, the content of one goes out together with
 // the commands of the next (RFC 2920). So a message costs less than one round trip, and nobody's result
@@ -69,7 +84,8 @@
 //
 // A [Runtime] holds what the host lends (resolver, dialer, certificate authorities, logger, trace
 // hooks) and what is shared (connections, limits). Its zero value works. [Runtime.Close] bounds the
-// end: after it no goroutine and no connection is left and every call has its outcome.
+// end: after it no goroutine and no connection is left and every call has its outcome. [Runtime.Stats] has
+// counts and gauges of each ready name, [Trace] hooks for each step.
 //
 // # Where this differs from KumoMTA, on purpose
 //
@@ -98,9 +114,15 @@
 //	bare CR, bare LF in content      sent as they are         sent as a space, as CRLF: nothing can be smuggled past a lax peer
 //	NUL in content                   sent as it is            Permanent 5.6.0: no message has one (RFC 5322 section 2.1), but in BINARYMIME
 //	content over the peer's SIZE     sent, and refused        Permanent 5.3.4 without sending it (RFC 1870 section 6.1)
-//	"too many recipients"            the rest at once         Transient, for now
-//	reconnect_strategy               ConnectNextHost          a plan is for one message: the next begins anew
+//	a plan that was tried to its end the next message fails   it goes round: the hosts that were passed come last
+//	try_next_host_... on a hang-up   not done                 done, but never where the peer may have the message
+//	rates, full ready queues         the queue is put back    Unsent with RetryAfter and ScopeReadyName: the queue is the host's
+//	recipients left by a dead peer   come again later         go on over another connection at once
+//	half of a proxy pair             no proxy is used         a config error: mail would leave from the wrong address
+//	both kinds of proxy              HAProxy is used          a config error: a connection goes through one
+//	socks5_proxy_server alone        no proxy is used         plain CONNECT, which any SOCKS5 server understands
 //	source_address of one family     the other's hosts fail   they are passed over: binding cannot work
+//	a slow peer, a fast peer         sessions by queue length one more session as long as that is sooner than standing in line
 //	kumo                             only by require          also a global: the manual's examples use it so
 //	"campaign:@domain"               tenant is ""             tenant is nil, as without a campaign
 //	Lua connection after an error    cannot connect again     is made anew: the next message did nothing wrong
@@ -118,6 +140,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -130,8 +153,11 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/egress"
 	"github.com/mtadelivery/delivery/internal/kumo"
+	"github.com/mtadelivery/delivery/internal/ready"
 	"github.com/mtadelivery/delivery/internal/sessions"
+	"github.com/mtadelivery/delivery/internal/smtpclient"
 )
 
 // A Protocol delivers messages in the way that one queue config says. Get one from
@@ -552,11 +578,17 @@ type Session struct {
 	// Protocol is "smtp", "lmtp", "maildir" or "lua".
 	Protocol  string
 	ReadyName string
+	// Source is the name of the egress source.
+	Source string
 	// Peer is the name of the host as the plan had it; for Lua "Lua via " and the constructor.
 	Peer string
-	// RemoteAddr and LocalAddr are "host:port"; empty where there is no connection.
+	// RemoteAddr and LocalAddr are "host:port"; empty where there is no connection. Through a proxy they are
+	// the peer's and, as far as the proxy tells, the one that the peer sees: with port 0 where only the address
+	// is known.
 	RemoteAddr string
 	LocalAddr  string
+	// Proxy is the "host:port" of the proxy that the connection goes through; empty: there is none.
+	Proxy string
 	// TLS is nil in clear.
 	TLS *TLSInfo
 	// Transcript has the last lines of the dialogue if the delivery failed: "C: " and "S: " lines,
@@ -575,8 +607,27 @@ type TLSInfo struct {
 	By string
 }
 
-// ErrClosed is the error of what comes after Close.
-var ErrClosed = errors.New("delivery: closed")
+// Errors of what was not tried, for errors.Is.
+var (
+	// ErrClosed is the error of what comes after Close.
+	ErrClosed = errors.New("delivery: closed")
+	// ErrFull is the error of a message for which there was no room to wait: max_ready.
+	ErrFull = errors.New("delivery: too many messages wait for a connection (max_ready)")
+)
+
+// ThrottledError is the error of a message that a rate or a limit of its egress path sent away.
+type ThrottledError struct {
+	ReadyName string
+	// Option is the one that did: "max_message_rate" stands for additional_message_rate_throttles too, and
+	// "max_connection_rate" for limits that other processes hold.
+	Option string
+	// RetryAfter is when there is room for it, by what is known now.
+	RetryAfter time.Duration
+}
+
+func (e *ThrottledError) Error() string {
+	return fmt.Sprintf("delivery: %s of %s: room in %v", e.Option, e.ReadyName, e.RetryAfter.Round(time.Millisecond))
+}
 
 // ConfigError says what is wrong with a config.
 type ConfigError struct {
@@ -924,6 +975,8 @@ type Runtime struct {
 	// Egress says which sources and egress paths to use; nil: the policy of [Runtime.SetPolicy] if
 	// it handles the events, else the defaults.
 	Egress Egress
+	// Limits counts what several processes share; nil: each runtime counts for itself.
+	Limits Limits
 	// Trace receives events; nil: none.
 	Trace *Trace
 	// Hostname is the name that EHLO gives where neither path nor source names one; "": the name of
@@ -948,39 +1001,139 @@ type DialRequest struct {
 	Host string
 	// Source is the local address to bind; the zero Addr leaves the choice to the system.
 	Source netip.Addr
+	// Beyond is the address that is to be reached through the proxy at Address; empty: there is no proxy.
+	Beyond string
+}
+
+// Limits counts what several processes share: the rates and the connection limits of egress paths that are
+// not marked "local:". Each runtime keeps to them for itself besides, so that calls wait in order and the
+// store is asked no more often than need be. [LocalLimits] is one for runtimes of the same process. It must be
+// safe for concurrent use, and return when ctx ends.
+type Limits interface {
+	// Pass counts one event under a rate and returns 0, or counts nothing and returns after how long to ask
+	// again.
+	Pass(ctx context.Context, name string, rate Rate) (wait time.Duration, err error)
+	// Hold takes one of the limit, or returns nil if there is none left. Release gives it back; it is called
+	// once, and must not block for long. A store should give back by itself what a process held that is gone.
+	Hold(ctx context.Context, name string, limit Limit) (release func(), err error)
+}
+
+// LocalLimits is a [Limits] in memory. The zero value is ready for use. It must not be copied.
+type LocalLimits struct {
+	rates sessions.Rates
+
+	mu   sync.Mutex
+	held map[string]int64
+}
+
+// Pass counts one event.
+func (l *LocalLimits) Pass(_ context.Context, name string, rate Rate) (time.Duration, error) {
+	return l.rates.Gate(sessions.Named{Name: name, Rate: rate.internal()}).Pass(time.Now()), nil
+}
+
+// Hold takes one of a limit.
+func (l *LocalLimits) Hold(_ context.Context, name string, limit Limit) (release func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held[name] >= limit.Count {
+		return nil, nil
+	}
+	if l.held == nil {
+		l.held = map[string]int64{}
+	}
+	l.held[name]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.held[name]--; l.held[name] == 0 {
+			delete(l.held, name)
+		}
+	}, nil
 }
 
 // Trace is a set of hooks in the manner of net/http/httptrace: each may be nil, each may be called
-// from several goroutines at once and must return quickly. Credentials and content are not shown.
+// from several goroutines at once and must return quickly. Credentials and content are not shown. What a hook
+// is given is its own; what it does not ask for is not made.
 type Trace struct {
+	// Resolved is called when a way was looked for in the DNS and the policy, with what Plan would answer. A
+	// way that is still known is taken again without it.
+	Resolved func(queue QueueName, plan Plan, err error)
+	// Throttled is called for a call that a rate held up for a time, and with a [*ThrottledError] for one that
+	// is sent away until then.
+	Throttled func(readyName string, wait time.Duration, err error)
 	// Dialing is called before a connection is opened.
 	Dialing func(readyName string, to DialRequest)
 	// Dialed is called when it is open, or with the error.
 	Dialed func(readyName string, to DialRequest, err error)
-	// Opened is called when a session is ready for its first message.
+	// Stage is called when a stage of the opening dialogue has ended: "banner", "EHLO", "STARTTLS", "TLS",
+	// "AUTH". What is known of the session only later is not in s yet.
+	Stage func(s *Session, stage string, took time.Duration, err error)
+	// Opened is called when a session is ready for its first message, and Reused when it is lent to a message
+	// again, or to one more at the same time.
 	Opened func(s *Session)
+	Reused func(s *Session)
 	// Sent and Received are called for each line of a dialogue.
 	Sent     func(s *Session, line string)
 	Received func(s *Session, line string)
-	// Closed is called when a session has ended.
-	Closed func(s *Session)
+	// Reply is called for each reply in a transaction, with how long it was the one that was due.
+	Reply func(s *Session, reply Response, took time.Duration)
+	// Transaction is called when a transaction has ended.
+	Transaction func(s *Session, t TransactionTrace)
+	// Closed is called when a session has ended. Why is "idle" (nobody needed it for idle_timeout), "worn" (it
+	// has served max_deliveries_per_connection), "drained" (its config changed, its protocol was closed, or it
+	// broke), "crowded" (it made room for another), "closing" (of the runtime) or "cut".
+	Closed func(s *Session, why string)
+}
+
+// TransactionTrace is what became of one transaction.
+type TransactionTrace struct {
+	// Recipients were offered, Accepted of them delivered to.
+	Recipients, Accepted int
+	// Bytes is the size of the content.
+	Bytes int64
+	// Took is the time from the call to the last reply, the time in line included.
+	Took time.Duration
+	// Err is what the connection failed with.
+	Err error
+}
+
+func transactionTrace(env *smtpclient.Envelope, size int64, tx *smtpclient.Transaction, took time.Duration) TransactionTrace {
+	t := TransactionTrace{Recipients: len(env.Rcpts), Bytes: size, Took: took}
+	for i := range tx.Results {
+		if tx.Results[i].Accepted {
+			t.Accepted++
+		}
+	}
+	if tx.Err != nil {
+		t.Err = tx.Err
+	}
+	return t
 }
 
 // Stats is what [Runtime.Stats] answers.
 type Stats struct {
 	// Opened is the number of sessions opened so far.
 	Opened uint64
-	// Ready has the ready names that hold a session or a waiting call now, sorted by name.
+	// Ready has the ready names in use, sorted by name. One in which nothing happens for ten minutes leaves
+	// the list when others come, and its counts begin anew when it comes back.
 	Ready []ReadyStats
 }
 
-// ReadyStats are the gauges of one ready name.
+// ReadyStats are the gauges and counters of one ready name.
 type ReadyStats struct {
 	Name string
 	// Busy sessions carry a message, Idle ones wait for one, Opening ones are being opened.
 	Busy, Idle, Opening int
-	// Waiting is the number of calls that wait for a session.
-	Waiting int
+	// InFlight is the number of calls that share the busy sessions, Waiting that of calls that wait for one.
+	InFlight, Waiting int
+	// Limit is connection_limit as of the last call; 0 where there is neither session nor call.
+	Limit int
+	// Delivered, Transient, Permanent and Unsent count recipients.
+	Delivered, Transient, Permanent, Unsent uint64
+	// Opened counts sessions, Reused the calls that took one which others had used or were using, Broken the
+	// sessions whose connection broke or whose peer left, Failed the calls for which no host could be reached,
+	// Throttled the calls that a rate or a limit sent away.
+	Opened, Reused, Broken, Failed, Throttled uint64
 }
 
 // runtimeState is what a runtime keeps between calls.
@@ -993,6 +1146,9 @@ type runtimeState struct {
 	serial uint64 // of the last policy that was loaded
 
 	egress   egressAnswers
+	health   egress.Health // of sources
+	names    ready.Book
+	rates    sessions.Rates
 	smtp     sessions.Pool[*smtpSession]
 	peers    knownPeers
 	lua      sessions.Pool[*luaSession]
@@ -1110,7 +1266,7 @@ func (r *Runtime) SetPolicy(p *Policy) {
 	s.policy = p
 	s.mu.Unlock()
 	s.egress.Forget()
-	s.lua.Drain(func(string, string) bool { return true })
+	s.lua.Drain(nil)
 }
 
 func (r *Runtime) currentPolicy() *Policy {
@@ -1123,20 +1279,34 @@ func (r *Runtime) currentPolicy() *Policy {
 // Stats returns counts and gauges of the moment.
 func (r *Runtime) Stats() Stats {
 	s := r.ready()
-	var stats Stats
+	names := map[string]*ReadyStats{}
+	at := func(name string) *ReadyStats {
+		if names[name] == nil {
+			names[name] = &ReadyStats{Name: name}
+		}
+		return names[name]
+	}
 	for _, groups := range [][]sessions.GroupStats{s.smtp.Stats(), s.lua.Stats()} {
 		for _, g := range groups {
-			stats.Ready = append(stats.Ready, ReadyStats{
-				Name: g.Group, Busy: g.Lent, Idle: g.Idle, Opening: g.Opening, Waiting: g.Waiting})
+			n := at(g.Group)
+			n.Busy, n.Idle, n.Opening, n.InFlight, n.Waiting, n.Limit = g.Lent, g.Idle, g.Opening, g.Calls, g.Waiting, g.Limit
 		}
 	}
-	slices.SortFunc(stats.Ready, func(a, b ReadyStats) int { return strings.Compare(a.Name, b.Name) })
-	stats.Opened = s.smtp.Totals().Opened + s.lua.Totals().Opened
+	for _, name := range s.names.All() {
+		n, c := at(name.String()), name.Counts()
+		n.Delivered, n.Transient, n.Permanent, n.Unsent = c.Delivered, c.Transient, c.Permanent, c.Unsent
+		n.Opened, n.Reused, n.Broken, n.Failed, n.Throttled = c.Opened, c.Reused, c.Broken, c.Failed, c.Throttled
+	}
+	stats := Stats{Opened: s.smtp.Totals().Opened + s.lua.Totals().Opened}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		stats.Ready = append(stats.Ready, *names[name])
+	}
 	return stats
 }
 
 // Close ends the runtime. Calls that wait for a session are answered Unsent, deliveries under way
-// are waited for, idle sessions are ended in order. When ctx ends first, what is still under way is
+// are waited for, for as long as their path's system_shutdown_timeout, idle sessions are ended in order. When
+// that time is over, or ctx ends first, what is still under way is
 // cut: Transient, with MaybeDelivered where the last byte of content may have left; Close then
 // returns ctx's error. Afterwards no goroutine and no connection is left, and every call of Deliver
 // has returned, unless a [Body] or a Go function that Lua calls does not: after 5 s Close leaves that
@@ -1336,6 +1506,10 @@ type attempt struct {
 	results []Result    // one for each of msg.Recipients
 	changes *Changes
 	err     error
+
+	one      [1]recipient // where rcpts lie if there is one
+	envelope smtpclient.Envelope
+	oneRcpt  [1]smtpclient.Rcpt // likewise
 }
 
 // recipient is a recipient that an engine serves.
@@ -1343,6 +1517,8 @@ type recipient struct {
 	index int // in the message's envelope and in the results
 	address.Address
 	options *smtp.RcptOptions
+	// crowded: it may have been one too many in a transaction already.
+	crowded bool
 }
 
 // newAttempt checks the message. With an error no recipient can be served, and the results say so;
@@ -1359,15 +1535,17 @@ func newAttempt(msg *Message) (*attempt, error) {
 		}
 		return a, err
 	}
-	a.rcpts = make([]recipient, 0, len(msg.Recipients))
+	if a.rcpts = a.one[:0]; len(msg.Recipients) > 1 {
+		a.rcpts = make([]recipient, 0, len(msg.Recipients))
+	}
 	for i := range msg.Recipients {
 		addr, err := msg.recipient(i)
 		if err != nil {
 			a.results[i].refuse(err, ScopeRecipient)
 			continue
 		}
-		a.results[i].Recipient = addr.String()
-		a.rcpts = append(a.rcpts, recipient{i, addr, msg.Recipients[i].Options})
+		a.results[i].Recipient = addr.Text(msg.Recipients[i].Address)
+		a.rcpts = append(a.rcpts, recipient{index: i, Address: addr, options: msg.Recipients[i].Options})
 	}
 	if len(a.rcpts) == 0 {
 		return a, nil // each has its result, and there is no domain to name a queue after

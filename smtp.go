@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -25,6 +26,8 @@ import (
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/egress"
+	"github.com/mtadelivery/delivery/internal/proxy"
+	"github.com/mtadelivery/delivery/internal/ready"
 	"github.com/mtadelivery/delivery/internal/sessions"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
 )
@@ -57,8 +60,27 @@ func notYet(field, what string) error {
 // EgressPath is what kumo.make_egress_path makes: how to speak to one site from one source. The zero
 // value means every default. Durations of 0 mean the default that is named with them.
 type EgressPath struct {
-	// ConnectionLimit is the most sessions at once under one ready name; default 32.
+	// ConnectionLimit is the most sessions at once under one ready name; default 32. See [Limits] for one
+	// that several processes share.
 	ConnectionLimit Limit `config:"connection_limit" default:"32"`
+	// AdditionalConnectionLimits are limits by name that the sessions count against besides, together with
+	// those of all ready names whose paths have a limit of that name.
+	AdditionalConnectionLimits map[string]Limit `config:"additional_connection_limits"`
+	// MaxConnectionRate is the rate at which connections are opened under one ready name. A call that would
+	// have to wait for it longer than IdleTimeout, while there is no connection to wait for either, is Unsent
+	// with RetryAfter.
+	MaxConnectionRate Rate `config:"max_connection_rate"`
+	// MaxMessageRate is the rate at which messages are sent under one ready name. A call that would have to
+	// wait for it longer than IdleTimeout is Unsent with RetryAfter.
+	MaxMessageRate Rate `config:"max_message_rate"`
+	// AdditionalMessageRateThrottles are rates by name that messages count against besides, together with
+	// those of all ready names whose paths have a throttle of that name.
+	AdditionalMessageRateThrottles map[string]Rate `config:"additional_message_rate_throttles"`
+	// SourceSelectionRate is the rate at which the source may be chosen for messages of one ready name, and
+	// AdditionalSourceSelectionRates are rates by name, shared as above. A source for which one is used up is
+	// passed over for the others of its pool; where none is left, the message is Transient (451 4.4.4).
+	SourceSelectionRate            Rate            `config:"source_selection_rate"`
+	AdditionalSourceSelectionRates map[string]Rate `config:"additional_source_selection_rates"`
 	// MaxDeliveriesPerConnection is the most messages over one connection; default 1024.
 	MaxDeliveriesPerConnection int `config:"max_deliveries_per_connection" default:"1024" min:"1"`
 	// MaxRecipientsPerBatch is the most recipients in one transaction; default 100. A message with
@@ -67,6 +89,20 @@ type EgressPath struct {
 	// MaxReady is the most calls that may wait for a session under one ready name; default 1024. One
 	// more is Unsent at once, to be tried again within a minute.
 	MaxReady int `config:"max_ready" default:"1024" min:"1"`
+
+	// ReconnectStrategy says where the next connection goes after one that was in use broke: to the host of the
+	// plan that follows (ConnectNextHost, the default), to the same one (ReconnectSameHost), or where a new
+	// plan begins (TerminateSession). Hosts that were passed over come last, and are tried all the same. It
+	// does not concern hosts that cannot be connected to: there the next one is tried at once.
+	ReconnectStrategy string `config:"reconnect_strategy" default:"ConnectNextHost" enum:"ConnectNextHost,ReconnectSameHost,TerminateSession"`
+	// TryNextHostOnTransportError sends a message whose connection failed, or whose peer said 421, to the next
+	// host of its plan within the same call; default off: it is Transient. What the peer may have already
+	// (MaybeDelivered) is never sent again so.
+	TryNextHostOnTransportError bool `config:"try_next_host_on_transport_error" default:"false"`
+	// ConsecutiveConnectionFailuresBeforeDelay is how often in a row no host of a plan may fail to be reached
+	// before all that waits under the ready name is given up too: Transient (451 4.4.1) with ScopeReadyName;
+	// default 100.
+	ConsecutiveConnectionFailuresBeforeDelay int `config:"consecutive_connection_failures_before_delay" default:"100" min:"1"`
 
 	// SMTPPort is the port where neither the source nor the mx_list names one; default 25.
 	SMTPPort uint16 `config:"smtp_port" default:"25" min:"1" max:"65535"`
@@ -128,7 +164,7 @@ type EgressPath struct {
 	// the reply to the command they name. DataTimeout is for the reply to DATA and for each block of
 	// content to be taken. DataDotTimeout is for the reply to the end of the content: 10 minutes, as
 	// RFC 5321 section 4.5.3.2.6 asks. IdleTimeout is how long a connection is kept for the next
-	// message.
+	// message, and the longest that a call waits because of a rate.
 	ConnectTimeout  Duration `config:"connect_timeout" default:"60s" min:"1ms"`
 	BannerTimeout   Duration `config:"banner_timeout" default:"60s" min:"1ms"`
 	EHLOTimeout     Duration `config:"ehlo_timeout" default:"5m" min:"1ms"`
@@ -141,6 +177,9 @@ type EgressPath struct {
 	RSETTimeout     Duration `config:"rset_timeout" default:"5s" min:"1ms"`
 	IdleTimeout     Duration `config:"idle_timeout" default:"5s" min:"1ms"`
 
+	// SystemShutdownTimeout is how long a delivery under way may go on once [Runtime.Close] has begun; default:
+	// MailFromTimeout, RcptToTimeout, DataTimeout and DataDotTimeout together.
+	SystemShutdownTimeout Duration `config:"system_shutdown_timeout" min:"1ms"`
 	// DispatcherProgressWatchdogTimeout bounds one call of a custom Lua send; default 10 minutes.
 	// Every step of an SMTP dialogue has a timeout of its own.
 	DispatcherProgressWatchdogTimeout Duration `config:"dispatcher_progress_watchdog_timeout" min:"1ms"`
@@ -164,27 +203,15 @@ type EgressPath struct {
 	// EnableDANE and EnableMTASTS: refused when on.
 	EnableDANE   bool   `config:"enable_dane" default:"false"`
 	EnableMTASTS Switch `config:"enable_mta_sts"`
-	// ReconnectStrategy: after a connection broke, the next message begins its plan anew, which is
-	// TerminateSession; the others are refused.
-	ReconnectStrategy string `config:"reconnect_strategy" enum:"TerminateSession,ConnectNextHost,ReconnectSameHost"`
 	// The rest of the table: refused when set.
-	AdditionalConnectionLimits             map[string]Limit `config:"additional_connection_limits"`
-	MaxConnectionRate                      Rate             `config:"max_connection_rate"`
-	MaxMessageRate                         Rate             `config:"max_message_rate"`
-	AdditionalMessageRateThrottles         map[string]Rate  `config:"additional_message_rate_throttles"`
-	SourceSelectionRate                    Rate             `config:"source_selection_rate"`
-	AdditionalSourceSelectionRates         map[string]Rate  `config:"additional_source_selection_rates"`
-	ConsecutiveConnectionFailuresThreshold int              `config:"consecutive_connection_failures_before_delay" min:"1"`
-	TryNextHostOnTransportError            bool             `config:"try_next_host_on_transport_error" default:"false"`
-	RememberBrokenTLS                      Duration         `config:"remember_broken_tls" min:"1ms"`
-	ReconnectInClearOnFailedHandshake      bool             `config:"opportunistic_tls_reconnect_on_failed_handshake" default:"false"`
-	TLSPreferOpenSSL                       bool             `config:"tls_prefer_openssl" default:"false"`
-	OpenSSLOptions                         string           `config:"openssl_options"`
-	OpenSSLCipherList                      string           `config:"openssl_cipher_list"`
-	OpenSSLCipherSuites                    string           `config:"openssl_cipher_suites"`
-	RustlsCipherSuites                     []string         `config:"rustls_cipher_suites"`
-	SystemShutdownTimeout                  Duration         `config:"system_shutdown_timeout" min:"1ms"`
-	AggressiveConnectionOpening            bool             `config:"aggressive_connection_opening" default:"false"`
+	RememberBrokenTLS                 Duration `config:"remember_broken_tls" min:"1ms"`
+	ReconnectInClearOnFailedHandshake bool     `config:"opportunistic_tls_reconnect_on_failed_handshake" default:"false"`
+	TLSPreferOpenSSL                  bool     `config:"tls_prefer_openssl" default:"false"`
+	OpenSSLOptions                    string   `config:"openssl_options"`
+	OpenSSLCipherList                 string   `config:"openssl_cipher_list"`
+	OpenSSLCipherSuites               string   `config:"openssl_cipher_suites"`
+	RustlsCipherSuites                []string `config:"rustls_cipher_suites"`
+	AggressiveConnectionOpening       bool     `config:"aggressive_connection_opening" default:"false"`
 }
 
 // Validate says what is wrong with the path, or what it asks for that is not available yet.
@@ -195,15 +222,6 @@ func (p *EgressPath) Validate() error {
 	}{
 		{p.EnableDANE, "enable_dane", "DANE"},
 		{p.EnableMTASTS == On, "enable_mta_sts", "MTA-STS"},
-		{p.ReconnectStrategy != "" && p.ReconnectStrategy != "TerminateSession", "reconnect_strategy", "any strategy but TerminateSession"},
-		{len(p.AdditionalConnectionLimits) > 0, "additional_connection_limits", "a limit shared by several ready names"},
-		{p.MaxConnectionRate != Rate{}, "max_connection_rate", "a connection rate"},
-		{p.MaxMessageRate != Rate{}, "max_message_rate", "a message rate"},
-		{len(p.AdditionalMessageRateThrottles) > 0, "additional_message_rate_throttles", "a message rate"},
-		{p.SourceSelectionRate != Rate{}, "source_selection_rate", "a source selection rate"},
-		{len(p.AdditionalSourceSelectionRates) > 0, "additional_source_selection_rates", "a source selection rate"},
-		{p.ConsecutiveConnectionFailuresThreshold != 0, "consecutive_connection_failures_before_delay", "a delay after failed connections"},
-		{p.TryNextHostOnTransportError, "try_next_host_on_transport_error", "trying the next host within one attempt"},
 		{p.RememberBrokenTLS != 0, "remember_broken_tls", "a memory of broken TLS"},
 		{p.ReconnectInClearOnFailedHandshake, "opportunistic_tls_reconnect_on_failed_handshake", "reconnecting in clear"},
 		{p.TLSPreferOpenSSL, "tls_prefer_openssl", "a TLS engine other than Go's"},
@@ -211,7 +229,6 @@ func (p *EgressPath) Validate() error {
 		{p.OpenSSLCipherList != "", "openssl_cipher_list", "a choice of ciphers"},
 		{p.OpenSSLCipherSuites != "", "openssl_cipher_suites", "a choice of ciphers"},
 		{len(p.RustlsCipherSuites) > 0, "rustls_cipher_suites", "a choice of ciphers"},
-		{p.SystemShutdownTimeout != 0, "system_shutdown_timeout", "a shutdown bound of a path (Runtime.Close is bounded by its context)"},
 		{p.AggressiveConnectionOpening, "aggressive_connection_opening", "connecting before there is a message"},
 	} {
 		if missing.asked {
@@ -335,21 +352,37 @@ type EgressSource struct {
 	// TTL is how long the definition is used before [Egress] is asked again; default 60 s.
 	TTL Duration `config:"ttl" default:"60s" min:"1ms"`
 
-	// Proxies and automatic suspension are known and not available yet: they are refused when set.
-	HAProxyServer             string      `config:"ha_proxy_server"`
-	HAProxySourceAddress      string      `config:"ha_proxy_source_address"`
-	SOCKS5ProxyServer         string      `config:"socks5_proxy_server"`
-	SOCKS5ProxySourceAddress  string      `config:"socks5_proxy_source_address"`
-	SOCKS5ProxyUsername       string      `config:"socks5_proxy_username"`
-	SOCKS5ProxyPassword       *KeySource  `config:"socks5_proxy_password"`
+	// HAProxyServer, "192.0.2.1:5000", "[2001:db8::1]:5000" or "name:5000", is connected to instead of the
+	// host, and told by the PROXY protocol, version 2, to connect on from HAProxySourceAddress. Both or none.
+	HAProxyServer        string     `config:"ha_proxy_server"`
+	HAProxySourceAddress netip.Addr `config:"ha_proxy_source_address"`
+	// SOCKS5ProxyServer is a SOCKS5 proxy (RFC 1928) to connect through. With SOCKS5ProxySourceAddress it is
+	// first asked to bind that address and then, on the same connection, to connect: KumoMTA's own proxy
+	// understands that. Without it, any SOCKS5 proxy will do. SOCKS5ProxyUsername and SOCKS5ProxyPassword
+	// (RFC 1929) go together.
+	SOCKS5ProxyServer        string     `config:"socks5_proxy_server"`
+	SOCKS5ProxySourceAddress netip.Addr `config:"socks5_proxy_source_address"`
+	SOCKS5ProxyUsername      string     `config:"socks5_proxy_username"`
+	SOCKS5ProxyPassword      *KeySource `config:"socks5_proxy_password"`
+	// SuspendWhenUnplumbed and SuspendWhenProxyUnhealthy take the source out of its pools for a while when
+	// SourceAddress is no address of this machine, or when the proxy cannot be used; nil: never.
 	SuspendWhenUnplumbed      *Suspension `config:"suspend_when_unplumbed"`
 	SuspendWhenProxyUnhealthy *Suspension `config:"suspend_when_proxy_unhealthy"`
 }
 
 // Suspension is the table of suspend_when_unplumbed and suspend_when_proxy_unhealthy.
 type Suspension struct {
-	Trigger  Trigger  `config:"trigger" required:"true"`
-	Duration Duration `config:"duration" required:"true"`
+	Trigger Trigger `config:"trigger" required:"true"`
+	// Duration is how long the source is passed over.
+	Duration Duration `config:"duration" required:"true" min:"1ms"`
+}
+
+func (s *Suspension) rule() egress.Rule {
+	rule := egress.Rule{Failures: 1, For: time.Duration(s.Duration)}
+	if !s.Trigger.Immediate {
+		rule.Failures, rule.Per = s.Trigger.Threshold.Limit, s.Trigger.Threshold.Per
+	}
+	return rule
 }
 
 // Trigger is 'Immediate' or {Threshold='N/period'}.
@@ -389,32 +422,50 @@ func (t Trigger) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]Rate{"Threshold": t.Threshold})
 }
 
-// Validate says what is wrong with the source, or what it asks for that is not available yet.
+// Validate says what is wrong with the source.
 func (s *EgressSource) Validate() error {
-	for _, pair := range [...][4]string{
-		{s.HAProxyServer, s.HAProxySourceAddress, "ha_proxy_server", "ha_proxy_source_address"},
-		{s.SOCKS5ProxyServer, s.SOCKS5ProxySourceAddress, "socks5_proxy_server", "socks5_proxy_source_address"},
-		{s.SOCKS5ProxyUsername, "", "socks5_proxy_username", ""},
-	} {
-		server, source := pair[0], pair[1]
-		switch {
-		case source != "" && server == "":
-			return decode.Errorf(pair[3], "needs %s", pair[2])
-		case server != "":
-			return notYet(pair[2], "a proxy")
-		}
-	}
-	switch {
-	case s.SOCKS5ProxyPassword != nil:
-		return notYet("socks5_proxy_password", "a proxy")
-	case s.SuspendWhenUnplumbed != nil:
-		return notYet("suspend_when_unplumbed", "automatic suspension")
-	case s.SuspendWhenProxyUnhealthy != nil:
-		return notYet("suspend_when_proxy_unhealthy", "automatic suspension")
-	case s.SourceAddress.Zone() != "":
+	if s.SourceAddress.Zone() != "" {
 		return decode.Errorf("source_address", "has a zone")
 	}
+	switch {
+	case s.HAProxyServer != "" && s.SOCKS5ProxyServer != "":
+		return decode.Errorf("socks5_proxy_server", "a connection goes through one proxy, and there is ha_proxy_server")
+	case s.HAProxyServer != "" && !s.HAProxySourceAddress.IsValid():
+		return decode.Errorf("ha_proxy_server", "needs ha_proxy_source_address")
+	case s.HAProxyServer == "" && s.HAProxySourceAddress.IsValid():
+		return decode.Errorf("ha_proxy_source_address", "needs ha_proxy_server")
+	case s.SOCKS5ProxyServer == "" && s.SOCKS5ProxySourceAddress.IsValid():
+		return decode.Errorf("socks5_proxy_source_address", "needs socks5_proxy_server")
+	case s.SOCKS5ProxyServer == "" && s.SOCKS5ProxyUsername != "":
+		return decode.Errorf("socks5_proxy_username", "needs socks5_proxy_server")
+	case (s.SOCKS5ProxyUsername == "") != (s.SOCKS5ProxyPassword == nil):
+		return decode.Errorf("socks5_proxy_username", "needs socks5_proxy_password, and the other way round")
+	case len(s.SOCKS5ProxyUsername) > 255: // RFC 1929 section 2
+		return decode.Errorf("socks5_proxy_username", "is longer than 255 octets")
+	}
+	for field, server := range map[string]string{"ha_proxy_server": s.HAProxyServer, "socks5_proxy_server": s.SOCKS5ProxyServer} {
+		if server == "" {
+			continue
+		}
+		if _, err := proxyTarget(server); err != nil {
+			return decode.In(field, err)
+		}
+	}
 	return validEHLO(s.EHLODomain)
+}
+
+// proxyTarget takes the address of a proxy apart.
+func proxyTarget(server string) (target, error) {
+	t, err := parseTarget(server)
+	switch {
+	case err != nil:
+		return t, err
+	case t.unix != "":
+		return t, decode.Errorf("", "%q is no host and port", server)
+	case t.port == 0:
+		return t, decode.Errorf("", "%q has no port", server)
+	}
+	return t, nil
 }
 
 // ParseEgressSource reads a source from JSON: the keys of kumo.make_egress_source.
@@ -527,6 +578,31 @@ type egressAnswers struct {
 	pools   egress.Cache[string, *EgressPool]
 	sources egress.Cache[string, *keyed[EgressSource]]
 	paths   egress.Cache[pathName, *keyed[EgressPath]]
+	// What equal answers share, so that a hundred thousand sites cost no more than their names, and an answer
+	// that is given again changes nothing.
+	equalSources equals[EgressSource]
+	equalPaths   equals[EgressPath]
+}
+
+// equals holds one of all configs that are equal. When there are too many it begins anew.
+type equals[T any] struct {
+	mu   sync.Mutex
+	kept map[string]*keyed[T]
+}
+
+const maxEquals = 4096
+
+func (e *equals[T]) share(k *keyed[T]) *keyed[T] {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if known := e.kept[k.digest]; known != nil {
+		return known
+	}
+	if e.kept == nil || len(e.kept) >= maxEquals {
+		e.kept = map[string]*keyed[T]{}
+	}
+	e.kept[k.digest] = k
+	return k
 }
 
 // pathName is what an egress path is asked for by.
@@ -557,6 +633,7 @@ func (r *Runtime) egressPath(ctx context.Context, name pathName) (*keyed[EgressP
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("egress path of %s: %w", name.site, err)
 		}
+		k = r.state.egress.equalPaths.share(k)
 		if k.config.RefreshStrategy == "Epoch" {
 			return k, time.Time{}, nil
 		}
@@ -586,6 +663,7 @@ func (r *Runtime) egressSource(ctx context.Context, name string) (*keyed[EgressS
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("egress source %q: %w", name, err)
 		}
+		k = r.state.egress.equalSources.share(k)
 		return k, time.Now().Add(time.Duration(k.config.TTL)), nil
 	})
 }
@@ -620,25 +698,79 @@ type sourcePicker struct {
 	turns   egress.Turns
 }
 
-var errNoSource = errors.New("no sources available: no entry of the pool has a weight above 0")
+// wayFinder is an engine, asked for the way from a source. With an error the way is as complete as it could
+// be made.
+type wayFinder interface {
+	wayFrom(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (*way, *PlanError)
+}
 
-func (p *sourcePicker) pick(ctx context.Context) (*keyed[EgressSource], error) {
+// choose takes the ways from one source after another, as it is their turn, and returns the first that may
+// be used. A call that only wants to know counts in no rate.
+func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, from wayFinder) (*way, *PlanError) {
 	if p.pool == "" || p.pool == unspecified {
-		return p.runtime.egressSource(ctx, unspecified)
+		w, failed := p.wayOf(ctx, queue, unspecified, from)
+		if failed == nil && !p.runtime.eligible(w, only, true) {
+			failed = p.notEligible(queue)
+		}
+		return w, failed
 	}
 	pool, err := p.runtime.egressPool(ctx, p.pool)
 	if err != nil {
-		return nil, err
+		return &way{}, unresolved(queue, err)
 	}
-	choices := make([]egress.Choice, len(pool.Entries))
-	for i, e := range pool.Entries {
-		choices[i] = egress.Choice{Name: e.Name, Weight: e.weight()}
+	choices := make([]egress.Choice, 0, len(pool.Entries))
+	for _, e := range pool.Entries {
+		choices = append(choices, egress.Choice{Name: e.Name, Weight: e.weight()})
 	}
-	name, ok := p.turns.Next(choices)
-	if !ok {
-		return nil, errNoSource
+	for tried := false; ; tried = true {
+		name, ok := p.turns.Next(choices)
+		switch {
+		case !ok && tried:
+			return &way{}, p.notEligible(queue)
+		case !ok:
+			return &way{}, sourceless(queue, fmt.Sprintf("no sources available for %s pool=`%s`", queue, p.pool))
+		}
+		choices = slices.DeleteFunc(choices, func(c egress.Choice) bool { return c.Name == name })
+		w, failed := p.wayOf(ctx, queue, name, from)
+		if failed != nil || p.runtime.eligible(w, only, len(choices) == 0) {
+			return w, failed
+		}
 	}
-	return p.runtime.egressSource(ctx, name)
+}
+
+func (p *sourcePicker) wayOf(ctx context.Context, queue QueueName, source string, from wayFinder) (*way, *PlanError) {
+	s, err := p.runtime.egressSource(ctx, source)
+	if err != nil {
+		return &way{}, unresolved(queue, err)
+	}
+	return from.wayFrom(ctx, queue, s)
+}
+
+func (p *sourcePicker) notEligible(queue QueueName) *PlanError {
+	return sourceless(queue, fmt.Sprintf("no sources for %s pool=`%s` are eligible for selection at this time", queue, cmp.Or(p.pool, unspecified)))
+}
+
+// sourceless is the failure of a queue that has no source to send from now.
+func sourceless(queue QueueName, why string) *PlanError {
+	return &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4}, Text: safeText("delivery: " + why)}, nil}
+}
+
+// eligible reports whether a way's source may be chosen now, and if so counts the choice, unless the caller
+// only wants to know. The last of several sources may be full: then the message waits for it.
+func (r *Runtime) eligible(w *way, only, last bool) bool {
+	if _, suspended := r.state.health.Suspended(w.source.config.Name); suspended {
+		return false
+	}
+	if !last && r.state.smtp.Waiting(w.ready)+r.state.lua.Waiting(w.ready) >= w.path.config.MaxReady {
+		return false
+	}
+	switch {
+	case w.selecting == nil:
+		return true
+	case only:
+		return w.selecting.Ahead(time.Now(), 1) <= 0
+	}
+	return w.selecting.Pass(time.Now()) == 0
 }
 
 // HostError is the failure of one host or address of a plan.
@@ -691,6 +823,66 @@ type way struct {
 	source *keyed[EgressSource]
 	plan   []candidate
 	keys   []string // the connection keys of what can be tried
+
+	name      *ready.Name
+	request   sessions.Request // but for its keys
+	selecting *sessions.Pace   // nil: the source may always be chosen
+}
+
+// limit completes a way by what limits it, once its ready name and its egress path are known.
+func (r *Runtime) limit(w *way) {
+	path := &w.path.config
+	s := r.ready()
+	w.name = s.names.Name(w.ready)
+	w.request = sessions.Request{
+		Group:       w.ready,
+		Limit:       int(path.ConnectionLimit.Count),
+		Shared:      sharedLimits(path.AdditionalConnectionLimits),
+		MaxWaiting:  path.MaxReady,
+		IdleTimeout: time.Duration(path.IdleTimeout),
+		Patience:    time.Duration(path.IdleTimeout),
+		MaxUses:     path.MaxDeliveriesPerConnection,
+		Grace:       path.grace(),
+	}
+	if rates := namedRates("message", w.ready, path.MaxMessageRate, path.AdditionalMessageRateThrottles); len(rates) > 0 {
+		w.request.Lending = s.rates.Gate(rates...)
+	}
+	if rates := namedRates("connection", w.ready, path.MaxConnectionRate, nil); len(rates) > 0 {
+		w.request.Opening = s.rates.Gate(rates...)
+	}
+	if rates := namedRates("selection", w.ready, path.SourceSelectionRate, path.AdditionalSourceSelectionRates); len(rates) > 0 {
+		w.selecting = s.rates.Gate(rates...)
+	}
+}
+
+// grace is system_shutdown_timeout.
+func (p *EgressPath) grace() time.Duration {
+	return time.Duration(cmp.Or(p.SystemShutdownTimeout, p.MailFromTimeout+p.RcptToTimeout+p.DataTimeout+p.DataDotTimeout))
+}
+
+func sharedLimits(limits map[string]Limit) []sessions.Shared {
+	var shared []sessions.Shared
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		shared = append(shared, sessions.Shared{Name: name, Limit: int(limits[name].Count)})
+	}
+	return shared
+}
+
+// namedRates are the rate of a ready name and those that it shares, with the names that they are counted
+// under.
+func namedRates(kind, readyName string, own Rate, shared map[string]Rate) []sessions.Named {
+	var rates []sessions.Named
+	if own != (Rate{}) {
+		rates = append(rates, sessions.Named{Name: kind + " " + readyName, Rate: own.internal()})
+	}
+	for _, name := range slices.Sorted(maps.Keys(shared)) {
+		rates = append(rates, sessions.Named{Name: kind + ":" + name, Rate: shared[name].internal()})
+	}
+	return rates
+}
+
+func (r Rate) internal() sessions.Rate {
+	return sessions.Rate{Limit: r.Limit, Per: r.Per, Burst: r.MaxBurst}
 }
 
 func (w *way) protocol() string {
@@ -711,28 +903,42 @@ func (w *way) unopened() *Session {
 	return &Session{ReadyName: w.ready, Protocol: w.protocol()}
 }
 
-// find finds the way for a queue. With an error the way is as complete as it could be made. What was found
-// before is taken again while everything that it was made of holds: source, egress path, and the answers of
-// the DNS. Equals are in random order, each time.
-func (e *smtpEngine) find(ctx context.Context, queue QueueName) (*way, *PlanError) {
-	source, err := e.sources.pick(ctx)
-	if err != nil {
-		return &way{}, unresolved(queue, err)
-	}
+// wayFrom finds the way from a source. What was found before is taken again while everything that it was
+// made of holds: source, egress path, and the answers of the DNS. Equals are in random order, each time.
+func (e *smtpEngine) wayFrom(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (*way, *PlanError) {
 	name := wayName{queue.routing(), source.config.Name}
-	if known := e.ways.get(name); known != nil && known.source == source {
+	if known := e.ways.get(name); known != nil && known.source == source && !known.name.Gone() {
 		path, err := e.runtime.egressPath(ctx, pathName{name.routing, name.source, known.site})
 		if err == nil && path == known.path {
 			return known.shuffled(), nil
 		}
 	}
 	w, keep, failed := e.resolve(ctx, queue, source)
+	if t := e.runtime.Trace; t != nil && t.Resolved != nil {
+		t.Resolved(queue, w.public(), errorOrNil(failed))
+	}
 	if failed != nil {
 		return w, failed
 	}
-	e.ways.put(name, w, keep)
+	if old := e.ways.put(name, w, keep); old != nil && old.ready == w.ready && old.digest() != w.digest() {
+		// What was opened under the old config serves nobody any more.
+		e.runtime.state.smtp.Drain(func(group, key string) bool {
+			return group == old.ready && strings.HasPrefix(key, old.digest())
+		})
+	}
 	return w.shuffled(), nil
 }
+
+// errorOrNil is the error interface's nil for a pointer that is nil.
+func errorOrNil(failed *PlanError) error {
+	if failed == nil {
+		return nil
+	}
+	return failed
+}
+
+// digest stands for the whole path and source, so that no option can be forgotten.
+func (w *way) digest() string { return w.path.digest + w.source.digest }
 
 // resolve makes the way for a queue from a source, and says until when what the DNS answered may be used;
 // zero: the DNS was not asked.
@@ -756,6 +962,7 @@ func (e *smtpEngine) resolve(ctx context.Context, queue QueueName, source *keyed
 	if w.path, err = e.runtime.egressPath(ctx, pathName{queue.routing(), source.config.Name, to.site}); err != nil {
 		return w, keep, unresolved(queue, err)
 	}
+	e.runtime.limit(w)
 	if w.plan, failed = connectionPlan(ctx, dns, to, &w.path.config, &source.config); failed != nil {
 		return w, keep, failed
 	}
@@ -816,17 +1023,25 @@ func (k *knownWays) get(name wayName) *way {
 	return known.way
 }
 
-func (k *knownWays) put(name wayName, w *way, expires time.Time) {
+// put keeps a way, and returns the one that was kept before; nil if none was.
+func (k *knownWays) put(name wayName, w *way, expires time.Time) (old *way) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	old = k.ways[name].way
 	if k.ways == nil || len(k.ways) >= maxKnownWays {
 		k.ways = map[wayName]knownWay{}
 	}
 	k.ways[name] = knownWay{w, expires}
+	return old
 }
 
 func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
-	w, failed := e.find(ctx, a.queue)
+	w, failed := e.sources.choose(ctx, a.queue, true, e)
+	return w.public(), errorOrNil(failed)
+}
+
+// public is the way as a host may see it.
+func (w *way) public() Plan {
 	plan := Plan{Protocol: "smtp", ReadyName: w.ready}
 	if w.path != nil {
 		plan.Protocol = w.protocol()
@@ -838,14 +1053,12 @@ func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
 		}
 		plan.Hosts = append(plan.Hosts, h)
 	}
-	if failed != nil {
-		return plan, failed
-	}
-	return plan, nil
+	return plan
 }
 
 func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
-	w, failed := e.find(ctx, a.queue)
+	w, failed := e.sources.choose(ctx, a.queue, false, e)
+	defer a.countIn(w)
 	if failed != nil {
 		if err := e.runtime.ended(ctx); err != nil && failed.Status == Transient {
 			a.settleAll(unsent(err))
@@ -874,10 +1087,27 @@ func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 			Response: Response{Code: 554, Enhanced: EnhancedCode{5, 6, 0}, Text: "delivery: " + why}})
 		return
 	}
-	c := &carrier{engine: e, way: w}
+	c := &carrier{engine: e, way: w, size: a.msg.Body.Size()}
 	defer c.done()
-	for batch := range slices.Chunk(a.rcpts, w.path.config.MaxRecipientsPerBatch) {
-		c.transact(ctx, a, content, batch)
+	c.transact(ctx, a, content)
+}
+
+// countIn counts the results under the way's ready name.
+func (a *attempt) countIn(w *way) {
+	if w.name == nil {
+		return
+	}
+	for i := range a.rcpts {
+		switch a.results[a.rcpts[i].index].Status {
+		case Delivered:
+			w.name.Delivered.Add(1)
+		case Permanent:
+			w.name.Permanent.Add(1)
+		case Unsent:
+			w.name.Unsent.Add(1)
+		default:
+			w.name.Transient.Add(1)
+		}
 	}
 }
 
@@ -922,7 +1152,12 @@ func (e *smtpEngine) close() {
 type carrier struct {
 	engine *smtpEngine
 	way    *way
+	size   int64 // of the content
 	lease  *sessions.Lease[*smtpSession]
+	// avoid are the keys of the hosts that have failed this message and are not gone to again.
+	avoid []string
+	// counted: the message has passed the rates that other processes share.
+	counted bool
 	// sending: a transaction is under way, or a panic of the host's body has left it open.
 	sending bool
 }
@@ -931,13 +1166,17 @@ type carrier struct {
 // had ended before its turn, or broke at the message of another call.
 const maxAgain = 16
 
-// transact sends the message to a batch of recipients and settles each of them. It takes a transaction
-// more where the peer takes fewer recipients in one, or where the message was not judged by its own
-// merits.
-func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.Content, batch []recipient) {
-	env := &smtpclient.Envelope{From: a.sender.String(), Options: a.msg.MailOptions,
-		Rcpts: make([]smtpclient.Rcpt, 0, len(batch))}
-	left := batch
+// transact sends the message and settles each of its recipients: max_recipients_per_batch of them in one
+// transaction, fewer where the peer takes fewer. A recipient comes into another transaction where the message
+// was not judged by its own merits, where it was one too many, or where the next host is to be tried.
+func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.Content) {
+	most := c.way.path.config.MaxRecipientsPerBatch
+	env := &a.envelope
+	env.From, env.Options, env.Rcpts = a.sender.Text(a.msg.From), a.msg.MailOptions, a.oneRcpt[:0]
+	if n := min(len(a.rcpts), most); n > 1 {
+		env.Rcpts = make([]smtpclient.Rcpt, 0, n)
+	}
+	left := a.rcpts
 	for again := 0; len(left) > 0; {
 		s, res := c.session(ctx)
 		if s == nil {
@@ -947,44 +1186,101 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 			}
 			return
 		}
-		part := left[:min(len(left), s.maxRcpts)]
+		part := left[:min(len(left), most, s.maxRcpts)]
 		env.Rcpts = env.Rcpts[:0]
 		for _, r := range part {
 			env.Rcpts = append(env.Rcpts, smtpclient.Rcpt{Address: a.results[r.index].Recipient, Options: r.options})
 		}
-		c.sending = true
-		tx := s.wire.Send(ctx, env, content)
-		c.sending = false
-		if !s.wire.Usable() {
-			c.give((*sessions.Lease[*smtpSession]).Retire) // others may still be using it
-		}
-		once := tx.Again && again < maxAgain
-		if once {
+		tx := c.send(ctx, s, env, content)
+		v := verdict{tx: tx, again: tx.Again && again < maxAgain, elsewhere: c.goElsewhere(s, tx)}
+		if v.again {
 			again++
 		}
-		left = c.settle(a, s, tx, content, part, left[len(part):], once)
+		left = c.settle(ctx, a, s, content, part, left[len(part):], v)
 	}
 }
 
+// send carries out one transaction.
+func (c *carrier) send(ctx context.Context, s *smtpSession, env *smtpclient.Envelope, content *smtpclient.Content) *smtpclient.Transaction {
+	began := time.Now()
+	c.sending = true
+	tx := s.wire.Send(ctx, env, content)
+	c.sending = false
+	if t := c.engine.runtime.Trace; t != nil && t.Transaction != nil {
+		t.Transaction(s.copyInfo(), transactionTrace(env, c.size, tx, time.Since(began)))
+	}
+	if !s.wire.Usable() {
+		if s.wire.Broken() {
+			s.broke()
+		}
+		c.give((*sessions.Lease[*smtpSession]).Retire) // others may still be using it
+	}
+	return tx
+}
+
+// verdict is what became of a transaction, and what is to be done about those of its recipients whom it has
+// not settled.
+type verdict struct {
+	tx *smtpclient.Transaction
+	// again: whom nobody judged is sent again, to any host.
+	again bool
+	// elsewhere: whom the connection failed, or who was told 421, is sent to another host.
+	elsewhere bool
+}
+
+// goElsewhere decides whether a message is sent to another host after its connection failed, and if so
+// avoids this one.
+func (c *carrier) goElsewhere(s *smtpSession, tx *smtpclient.Transaction) bool {
+	if !c.way.path.config.TryNextHostOnTransportError || !slices.ContainsFunc(tx.Results, transportFailed) {
+		return false
+	}
+	if !slices.Contains(c.avoid, s.key) {
+		c.avoid = append(c.avoid, s.key)
+	}
+	if len(c.keys()) == 0 {
+		return false
+	}
+	if c.lease != nil {
+		c.give((*sessions.Lease[*smtpSession]).Retire)
+	}
+	return true
+}
+
+// transportFailed tells of a recipient that the connection failed, or the peer left, and not for what the
+// body or we ourselves did. What the peer may have is not sent to another: that would double it.
+func transportFailed(r smtpclient.Result) bool {
+	if r.Err == nil {
+		return r.Reply.Code == 421 && !r.Local
+	}
+	e, ok := errors.AsType[*smtpclient.TransactionError](r.Err)
+	return ok && !r.MaybeDelivered && (e.Kind == smtpclient.Timeout || e.Kind == smtpclient.Closed || e.Kind == smtpclient.Write)
+}
+
 // settle gives their results to the recipients of a transaction, and returns those that are to be tried
-// in another one, the rest of the batch among them.
-func (c *carrier) settle(a *attempt, s *smtpSession, tx *smtpclient.Transaction, content *smtpclient.Content, part, rest []recipient, again bool) []recipient {
-	info := s.describe(tx)
-	var left []recipient
+// in another one, the rest of the message's among them.
+func (c *carrier) settle(ctx context.Context, a *attempt, s *smtpSession, content *smtpclient.Content, part, rest []recipient, v verdict) []recipient {
+	info := s.describe(v.tx)
+	var first, last []recipient
 	for i := range part {
-		r := &tx.Results[i]
-		if again && r.Err != nil || i > 0 && r.Local && tooManyRecipients(&r.Reply) {
-			left = append(left, part[i])
+		to, r := &part[i], &v.tx.Results[i]
+		switch {
+		case v.again && r.Err != nil, v.elsewhere && transportFailed(*r):
+			first = append(first, *to)
+			continue
+		case i > 0 && !to.crowded && maybeTooMany(r), i > 0 && tooMany(r):
+			to.crowded = true
+			last = append(last, *to)
 			continue
 		}
-		res := c.way.resultOf(r, tx)
-		res.Session, res.ContentChanged = info, tx.ContentBegan && content.Changed() && !a.binary()
-		a.settle(&part[i], res)
+		res := c.way.resultOf(r, v.tx)
+		c.engine.runtime.rewrite(ctx, a, &res)
+		res.Session, res.ContentChanged = info, v.tx.ContentBegan && content.Changed() && !a.binary()
+		a.settle(to, res)
 	}
-	if len(left) == 0 {
+	if first == nil && last == nil {
 		return rest
 	}
-	return append(left, rest...)
+	return slices.Concat(first, rest, last)
 }
 
 // binary reports whether the content goes out octet for octet.
@@ -1002,50 +1298,123 @@ func (c *carrier) session(ctx context.Context) (s *smtpSession, why Result) {
 			return s, Result{}
 		}
 	}
-	path := &c.way.path.config
-	lease, err := c.engine.runtime.state.smtp.Acquire(ctx, sessions.Request{
-		Group:       c.way.ready,
-		Limit:       int(path.ConnectionLimit.Count),
-		MaxWaiting:  path.MaxReady,
-		Keys:        c.way.keys,
-		IdleTimeout: time.Duration(path.IdleTimeout),
-		MaxUses:     path.MaxDeliveriesPerConnection,
-	})
+	request := c.way.request
+	request.Keys = c.keys()
+	lease, err := c.engine.runtime.state.smtp.Acquire(ctx, request)
 	if err != nil {
-		return nil, notAcquired(err)
+		return nil, c.engine.runtime.notAcquired(c.way, err)
 	}
 	c.lease = lease
-	if s, ok := lease.Session(); ok {
-		return s, Result{}
-	}
-	s, key, err := c.engine.connect(ctx, c.way)
-	if err != nil {
+	if s, why = c.admitted(ctx); s == nil {
 		c.give((*sessions.Lease[*smtpSession]).Discard)
-		if cause := c.engine.runtime.ended(ctx); cause != nil {
-			return nil, unsent(cause)
-		}
-		return nil, Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{
-			Code: 400, Text: safeText("delivery: failed to connect to any candidate hosts: " + oneLine(err))}}
+		return nil, why
 	}
-	lease.Opened(key, s)
 	return s, Result{}
 }
 
+// admitted is the session of the lease, opened if there is none yet, once the message has passed what other
+// processes share.
+func (c *carrier) admitted(ctx context.Context) (*smtpSession, Result) {
+	r := c.engine.runtime
+	if t := r.Trace; t != nil && t.Throttled != nil {
+		if waited := c.lease.Waited(); waited > 0 {
+			t.Throttled(c.way.ready, waited, nil)
+		}
+	}
+	if !c.counted {
+		if why := r.passShared(ctx, c.way); why != nil {
+			return nil, *why
+		}
+		c.counted = true
+	}
+	for {
+		if s, ok := c.lease.Session(); ok {
+			c.way.name.Reused.Add(1)
+			if t := r.Trace; t != nil && t.Reused != nil {
+				t.Reused(s.copyInfo())
+			}
+			return s, Result{}
+		}
+		release, wait, err := r.holdShared(ctx, c.way)
+		switch {
+		case err != nil:
+			return nil, storeFailed(err)
+		case wait == 0:
+			return c.open(ctx, release)
+		}
+		if c.lease, err = c.lease.Postpone(ctx, wait); err != nil {
+			return nil, r.notAcquired(c.way, err)
+		}
+	}
+}
+
+// open opens a session and puts it into the lease. What it holds of limits that other processes share is
+// released when it has ended.
+func (c *carrier) open(ctx context.Context, release func()) (*smtpSession, Result) {
+	e := c.engine
+	s, err := e.connect(ctx, c.way, c.avoid)
+	if err != nil {
+		release()
+		if cause := e.runtime.ended(ctx); cause != nil {
+			return nil, unsent(cause)
+		}
+		return nil, e.unreached(c.way, err)
+	}
+	s.release = release
+	c.lease.Opened(s.key, s)
+	return s, Result{}
+}
+
+// unreached is the result of a message for which no host could be reached. When that has been so too often
+// in a row, whoever waits for a session is told so too.
+func (e *smtpEngine) unreached(w *way, err error) Result {
+	res := Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{
+		Code: 400, Text: safeText("delivery: failed to connect to any candidate hosts: " + inCommon(err) + oneLine(err))}}
+	if n := w.name.Unreached(); n > w.path.config.ConsecutiveConnectionFailuresBeforeDelay {
+		res.Scope = ScopeReadyName
+		e.runtime.state.smtp.Refuse(w.ready, &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 1},
+			Text: safeText(fmt.Sprintf("delivery: no host could be reached %d times in a row: %s", n, oneLine(err)))}, err})
+	}
+	return res
+}
+
 // notAcquired is the result of a call that got no session.
-func notAcquired(err error) Result {
+func (r *Runtime) notAcquired(w *way, err error) Result {
+	if failed, ok := errors.AsType[*PlanError](err); ok {
+		return failed.result()
+	}
+	if delayed, ok := errors.AsType[*sessions.Delayed](err); ok {
+		which := "max_message_rate"
+		if delayed.Opening {
+			which = "max_connection_rate"
+		}
+		return r.throttled(w, which, delayed.RetryAfter)
+	}
 	switch {
 	case errors.Is(err, sessions.ErrClosed):
 		return unsent(ErrClosed)
 	case errors.Is(err, sessions.ErrFull):
-		return Result{Status: Unsent, Scope: ScopeReadyName, RetryAfter: fullDelay(), Err: err}
+		return Result{Status: Unsent, Scope: ScopeReadyName, RetryAfter: fullDelay(), Err: ErrFull}
 	}
 	return unsent(err)
 }
 
+// throttled is the result of a call that a rate or a limit sends away.
+func (r *Runtime) throttled(w *way, which string, wait time.Duration) Result {
+	err := &ThrottledError{ReadyName: w.ready, Option: which, RetryAfter: wait}
+	w.name.Throttled.Add(1)
+	if t := r.Trace; t != nil && t.Throttled != nil {
+		t.Throttled(w.ready, wait, err)
+	}
+	return Result{Status: Unsent, Scope: ScopeReadyName, RetryAfter: wait, Err: err}
+}
+
 // give ends the lease in one of its ways.
 func (c *carrier) give(back func(*sessions.Lease[*smtpSession])) {
-	back(c.lease)
-	c.lease = nil
+	if c.lease != nil {
+		back(c.lease)
+		c.lease = nil
+	}
 }
 
 // done gives the session back for the next message.
@@ -1059,51 +1428,92 @@ func (c *carrier) done() {
 	}
 }
 
-// key is the connection key of a candidate: all that made the connection what it is. Digests stand
-// for the whole path and source, so that no option can be forgotten.
-func (w *way) key(c *candidate) string {
-	return w.path.digest + w.source.digest + c.host + "\x00" + c.address()
+// keys are those of the hosts that may serve the message.
+func (c *carrier) keys() []string {
+	if len(c.avoid) == 0 {
+		return c.way.keys
+	}
+	return slices.DeleteFunc(slices.Clone(c.way.keys), func(key string) bool { return slices.Contains(c.avoid, key) })
 }
 
-// connect opens a session to the first host of the plan that lets it.
-func (e *smtpEngine) connect(ctx context.Context, w *way) (*smtpSession, string, error) {
+// key is the connection key of a candidate: all that made the connection what it is.
+func (w *way) key(c *candidate) string {
+	return w.digest() + c.host + "\x00" + c.address()
+}
+
+// connect opens a session to the first host of the plan that lets it, but for those to avoid. It goes on
+// with the plan of a session that has just broken, if there is one.
+func (e *smtpEngine) connect(ctx context.Context, w *way, avoid []string) (*smtpSession, error) {
 	ctx, release := e.runtime.bound(ctx)
 	defer release()
+	chain, _ := w.name.Successor()
+	chain.ID = cmp.Or(chain.ID, newID())
 	var failures []error
-	for i := range w.plan {
-		c := &w.plan[i]
+	for _, c := range w.inOrder(chain, avoid) {
 		if c.err != nil {
 			failures = append(failures, &HostError{Host: c.host, Err: c.err})
 			continue
 		}
-		s, err := e.connectTo(ctx, w, c)
+		chain.Tried = append(chain.Tried, c.key)
+		s, err := e.connectTo(ctx, w, c, chain)
 		if err == nil {
-			return s, c.key, nil
+			w.name.Reached()
+			return s, nil
 		}
 		failures = append(failures, &HostError{Host: c.host, Address: c.address(), Err: err})
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, "", errors.Join(failures...)
+	return nil, errors.Join(failures...)
+}
+
+// inOrder are the candidates in the order in which a session is to try them: those that it has tried come
+// last.
+func (w *way) inOrder(chain ready.Chain, avoid []string) []*candidate {
+	var first, untried, tried []*candidate
+	for i := range w.plan {
+		c := &w.plan[i]
+		switch {
+		case c.err != nil:
+			untried = append(untried, c)
+		case slices.Contains(avoid, c.key):
+		case c.key == chain.First:
+			first = append(first, c)
+		case slices.Contains(chain.Tried, c.key):
+			tried = append(tried, c)
+		default:
+			untried = append(untried, c)
+		}
+	}
+	return slices.Concat(first, untried, tried)
 }
 
 // connectTo opens a session to one address: connection, greeting, EHLO, TLS, AUTH.
-func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate) (*smtpSession, error) {
+func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain ready.Chain) (*smtpSession, error) {
 	r := e.runtime
-	s := &smtpSession{engine: e, info: Session{ID: newID(), Protocol: w.protocol(), ReadyName: w.ready, Peer: c.host}}
+	s := &smtpSession{engine: e, way: w, key: c.key, chain: chain,
+		info: Session{ID: chain.ID, Protocol: w.protocol(), ReadyName: w.ready, Peer: c.host, Source: w.source.config.Name}}
 	cfg, err := r.clientConfig(w, c, s)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := r.dial(ctx, w, c)
+	cfg.Began = time.Now()
+	conn, source, err := r.dial(ctx, w, c)
 	if err != nil {
+		r.blame(&w.source.config, err)
 		return nil, err
 	}
 	if s.wire, err = smtpclient.Open(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
 	s.opened()
+	if w.source.config.proxy() != "" {
+		s.info.Proxy, s.info.RemoteAddr = s.info.RemoteAddr, c.address()
+		if s.info.LocalAddr = ""; source.IsValid() {
+			s.info.LocalAddr = source.String()
+		}
+	}
 	e.mu.Lock()
 	e.open[s] = struct{}{}
 	e.mu.Unlock()
@@ -1113,22 +1523,84 @@ func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate) (*smtp
 	return s, nil
 }
 
-// dial connects to a candidate within connect_timeout.
-func (r *Runtime) dial(ctx context.Context, w *way, c *candidate) (conn net.Conn, err error) {
-	to := DialRequest{Network: c.network(), Address: c.address(), Host: c.host}
-	if c.unix == "" {
-		to.Source = w.source.config.SourceAddress
-	}
-	if t := r.Trace; t != nil {
-		if t.Dialing != nil {
-			t.Dialing(w.ready, to)
-		}
-		if t.Dialed != nil {
-			defer func() { t.Dialed(w.ready, to, err) }()
-		}
-	}
+// dial connects to a candidate within connect_timeout, through the source's proxy if it has one. It returns
+// the address that the candidate sees, where the proxy tells.
+func (r *Runtime) dial(ctx context.Context, w *way, c *candidate) (conn net.Conn, source netip.AddrPort, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.path.config.ConnectTimeout))
 	defer cancel()
+	to := DialRequest{Network: c.network(), Address: c.address(), Host: c.host}
+	if c.unix != "" {
+		conn, err = r.connect(ctx, w.ready, to)
+		return conn, source, err
+	}
+	to.Source = w.source.config.SourceAddress
+	if w.source.config.proxy() != "" {
+		return r.dialThrough(ctx, w, c, to)
+	}
+	conn, err = r.connect(ctx, w.ready, to)
+	return conn, source, err
+}
+
+// dialThrough connects to a candidate through the first address of the proxy that lets it.
+func (r *Runtime) dialThrough(ctx context.Context, w *way, c *candidate, to DialRequest) (net.Conn, netip.AddrPort, error) {
+	via, err := w.source.config.via()
+	if err != nil {
+		return nil, netip.AddrPort{}, err
+	}
+	server, err := proxyTarget(w.source.config.proxy())
+	if err != nil {
+		return nil, netip.AddrPort{}, err
+	}
+	addrs := []netip.Addr{server.addr}
+	if !server.addr.IsValid() {
+		if addrs, err = lookupAddrs(ctx, r.state.resolver, server.name, ""); err != nil {
+			return nil, netip.AddrPort{}, &proxyError{server.name, err}
+		}
+	}
+	var failures []error
+	for _, addr := range addrs {
+		if to.Source.IsValid() && addr.Unmap().Is4() != to.Source.Unmap().Is4() {
+			failures = append(failures, fmt.Errorf("source_address %s is of another address family than the proxy's %s", to.Source, addr))
+			continue
+		}
+		to.Host, to.Address, to.Beyond = server.name, netip.AddrPortFrom(addr.Unmap(), server.port).String(), c.address()
+		conn, err := r.connect(ctx, w.ready, to)
+		if err == nil {
+			source, err := via.Handshake(ctx, conn, c.addr)
+			if err == nil {
+				return conn, source, nil
+			}
+			conn.Close()
+			failures = append(failures, &proxyError{to.Address, err})
+		} else {
+			failures = append(failures, &proxyError{to.Address, err})
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, netip.AddrPort{}, errors.Join(failures...)
+}
+
+// proxyError is a failure of a proxy, or of the way to it.
+type proxyError struct {
+	server string
+	err    error
+}
+
+func (e *proxyError) Error() string { return "proxy " + e.server + ": " + e.err.Error() }
+func (e *proxyError) Unwrap() error { return e.err }
+
+// connect makes one connection.
+func (r *Runtime) connect(ctx context.Context, readyName string, to DialRequest) (conn net.Conn, err error) {
+	if t := r.Trace; t != nil {
+		if t.Dialing != nil {
+			t.Dialing(readyName, to)
+		}
+		if t.Dialed != nil {
+			defer func() { t.Dialed(readyName, to, err) }()
+		}
+	}
 	if r.Dial != nil {
 		conn, err := r.Dial(ctx, to)
 		if conn == nil && err == nil {
@@ -1141,6 +1613,67 @@ func (r *Runtime) dial(ctx context.Context, w *way, c *candidate) (conn net.Conn
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(to.Source, 0))
 	}
 	return d.DialContext(ctx, to.Network, to.Address)
+}
+
+// proxy is the proxy that connections go through; empty: none.
+func (s *EgressSource) proxy() string { return cmp.Or(s.HAProxyServer, s.SOCKS5ProxyServer) }
+
+// proxySource is the address that the proxy connects from; invalid: it is the proxy's to choose.
+func (s *EgressSource) proxySource() netip.Addr {
+	if s.HAProxyServer != "" {
+		return s.HAProxySourceAddress
+	}
+	return s.SOCKS5ProxySourceAddress
+}
+
+// via says what to tell the proxy.
+func (s *EgressSource) via() (*proxy.Via, error) {
+	if s.HAProxyServer != "" {
+		return &proxy.Via{Kind: proxy.HAProxy, Source: s.HAProxySourceAddress}, nil
+	}
+	password, err := s.SOCKS5ProxyPassword.load()
+	if err != nil {
+		return nil, fmt.Errorf("socks5_proxy_password: %w", err)
+	}
+	return &proxy.Via{Kind: proxy.SOCKS5, Source: s.SOCKS5ProxySourceAddress, Username: s.SOCKS5ProxyUsername, Password: string(password)}, nil
+}
+
+// blame suspends a source as its rules say, where it is to blame for a connection that failed.
+func (r *Runtime) blame(s *EgressSource, err error) {
+	var rule *Suspension
+	switch _, proxied := errors.AsType[*proxyError](err); {
+	case isUnplumbed(err), errors.Is(err, proxy.ErrUnplumbed):
+		rule = s.SuspendWhenUnplumbed
+	case proxied && !errors.Is(err, proxy.ErrRefused):
+		rule = s.SuspendWhenProxyUnhealthy
+	}
+	if rule != nil && r.state.health.Failed(s.Name, rule.rule()) {
+		r.logger().Warn("egress source is suspended", "source", s.Name, "for", rule.Duration.String(), "error", err)
+	}
+}
+
+// isUnplumbed: the address to bind is none of this machine's.
+func isUnplumbed(err error) bool { return errors.Is(err, syscall.EADDRNOTAVAIL) }
+
+// inCommon says what the failures of all hosts have in common, if that says more than they do.
+func inCommon(err error) string {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	every := func(is func(error) bool) bool {
+		return !slices.ContainsFunc(all, func(err error) bool { return !is(err) })
+	}
+	throughProxy := func(err error) bool { _, ok := errors.AsType[*proxyError](err); return ok }
+	switch {
+	case every(func(err error) bool { return errors.Is(err, proxy.ErrUnplumbed) }):
+		return "the proxy cannot use the source address that it is told to: "
+	case every(func(err error) bool { return throughProxy(err) && !errors.Is(err, proxy.ErrRefused) }):
+		return "the proxy cannot be used: "
+	case every(isUnplumbed):
+		return "source_address is no address of this machine: "
+	}
+	return ""
 }
 
 // clientConfig says to the wire engine what the egress path says to us.
@@ -1175,8 +1708,18 @@ func (r *Runtime) clientConfig(w *way, c *candidate, s *smtpSession) (*smtpclien
 			Quit:     min(time.Duration(path.IdleTimeout), quitTimeout),
 		},
 	}
-	if t := r.Trace; t != nil && (t.Sent != nil || t.Received != nil) {
+	if t := r.Trace; t != nil && (t.Sent != nil || t.Received != nil || t.Stage != nil || t.Reply != nil) {
 		cfg.Trace = &smtpclient.Trace{}
+		if t.Stage != nil {
+			cfg.Trace.Stage = func(stage smtpclient.Stage, took time.Duration, err error) {
+				t.Stage(s.copyInfo(), stage.String(), took, err)
+			}
+		}
+		if t.Reply != nil {
+			cfg.Trace.Reply = func(command string, reply smtpclient.Reply, took time.Duration) {
+				t.Reply(s.copyInfo(), responseOf(&reply, command), took)
+			}
+		}
 		if t.Sent != nil {
 			cfg.Trace.Sent = func(line string) { t.Sent(s.copyInfo(), line) }
 		}
@@ -1231,10 +1774,15 @@ func loadCertificate(cert, key *KeySource) (tls.Certificate, error) {
 
 // smtpSession is a session in the pool.
 type smtpSession struct {
-	engine *smtpEngine
-	wire   *smtpclient.Session
-	info   Session // not changed once the session is open: results share it
-	ended  sync.Once
+	engine  *smtpEngine
+	way     *way // on which it was opened
+	key     string
+	chain   ready.Chain // what it goes on with if it breaks
+	wire    *smtpclient.Session
+	info    Session // not changed once the session is open: results share it
+	release func()  // gives back what it holds of limits that other processes share
+	broken  sync.Once
+	ended   sync.Once
 	// maxRcpts is how many recipients the peer takes in one transaction.
 	maxRcpts int
 }
@@ -1242,32 +1790,60 @@ type smtpSession struct {
 // Capacity is how many messages may be on their way or in line.
 func (s *smtpSession) Capacity() int { return s.wire.Capacity() }
 
-// Comfort is one: a new session is opened for the next message as long as one may be.
-func (s *smtpSession) Comfort() int { return 1 }
+// Comfort is how many may be before a new connection serves the next one sooner.
+func (s *smtpSession) Comfort() int { return s.wire.Comfort() }
 
 // Alive looks whether the peer has hung up or said goodbye while nobody listened.
-func (s *smtpSession) Alive() bool { return s.wire.Usable() && s.wire.Idle() == nil }
+func (s *smtpSession) Alive() bool {
+	if s.wire.Usable() && s.wire.Idle() == nil {
+		return true
+	}
+	s.broke()
+	return false
+}
+
+// broke lets the next connection go on where this one broke: reconnect_strategy. A session that has tried
+// every host of its plan has no successor.
+func (s *smtpSession) broke() {
+	s.broken.Do(func() {
+		path := &s.way.path.config
+		chain, within := s.chain, time.Duration(path.IdleTimeout)
+		switch path.ReconnectStrategy {
+		case "ReconnectSameHost":
+			chain.First = s.key
+		case "TerminateSession":
+			within = 0
+		default:
+			untried := func(key string) bool { return !slices.Contains(chain.Tried, key) }
+			if !slices.ContainsFunc(s.way.keys, untried) {
+				within = 0
+			}
+		}
+		s.way.name.Broke(chain, within)
+	})
+}
 
 // Retire says QUIT.
-func (s *smtpSession) Retire(sessions.Reason) {
+func (s *smtpSession) Retire(why sessions.Reason) {
 	s.wire.Quit(0) // for as long as the config says
-	s.end()
+	s.end(string(why))
 }
 
 // Kill cuts the connection.
 func (s *smtpSession) Kill() {
 	s.wire.Close()
-	s.end()
+	s.end("cut")
 }
 
-func (s *smtpSession) end() {
+func (s *smtpSession) end(why string) {
 	s.ended.Do(func() {
 		e := s.engine
 		e.mu.Lock()
 		delete(e.open, s)
 		e.mu.Unlock()
+		s.release()
 		if t := e.runtime.Trace; t != nil && t.Closed != nil {
-			t.Closed(s.copyInfo())
+			t.Closed(s.copyInfo(), why)
 		}
 	})
 }
@@ -1320,12 +1896,10 @@ func (w *way) resultOf(r *smtpclient.Result, tx *smtpclient.Transaction) Result 
 	switch code := r.Reply.Code; {
 	case r.Accepted:
 		res.Status = Delivered
-	case r.Command == "RCPT" && tooManyRecipients(&r.Reply):
-		res.Status = Transient
-	case code >= 200 && code < 500, code == 503: // 2yz, 3yz and 503 here: out of step with the peer
+	case r.Command == "RCPT" && tooManyRecipients(&r.Reply), code >= 200 && code < 300: // 2yz here: out of step
 		res.Status = Transient
 	default:
-		res.Status = Permanent
+		res.Status = statusOf(code)
 	}
 	return res
 }
@@ -1339,10 +1913,23 @@ func responseOf(r *smtpclient.Reply, command string) Response {
 	return Response{r.Code, EnhancedCode(r.Enhanced), r.Text, command}
 }
 
-// tooManyRecipients: 4.5.3 under any code, and 552 without an enhanced code, which RFC 5321 section
+// tooManyRecipients: X.5.3 under any code, and 552 without an enhanced code, which RFC 5321 section
 // 4.5.3.1.10 says to take for 452.
 func tooManyRecipients(r *smtpclient.Reply) bool {
-	return r.Enhanced[1] == 5 && r.Enhanced[2] == 3 || r.Code == 552 && r.Enhanced == smtpclient.Enhanced{}
+	return surelyTooMany(r) || r.Code == 552 && r.Enhanced == smtpclient.Enhanced{}
+}
+
+func surelyTooMany(r *smtpclient.Reply) bool { return r.Enhanced[1] == 5 && r.Enhanced[2] == 3 }
+
+// tooMany tells of a recipient that was certainly one too many in its transaction.
+func tooMany(r *smtpclient.Result) bool {
+	return r.Err == nil && (r.Command == "RCPT" || r.Local) && surelyTooMany(&r.Reply)
+}
+
+// maybeTooMany tells of a recipient that may have been: 452 and 552 without an enhanced code are said of full
+// mailboxes too.
+func maybeTooMany(r *smtpclient.Result) bool {
+	return r.Err == nil && r.Command == "RCPT" && (r.Reply.Code == 452 || r.Reply.Code == 552) && r.Reply.Enhanced == smtpclient.Enhanced{}
 }
 
 // broken is the result of a recipient for whom no reply decided.
@@ -1363,6 +1950,165 @@ func (w *way) broken(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
 		res.Response.Text = safeText(fmt.Sprintf("delivery: failed to send message to %s: %s", w.ready, oneLine(r.Err)))
 	}
 	return res
+}
+
+// rewrite lets the policy give a reply that is not 250 another code: smtp_client_rewrite_delivery_status.
+func (r *Runtime) rewrite(ctx context.Context, a *attempt, res *Result) {
+	if res.Err != nil || res.Response.Code == 250 {
+		return
+	}
+	p := r.currentPolicy()
+	if p == nil || !p.rewrites {
+		return
+	}
+	ctx, release := r.bound(context.WithoutCancel(ctx)) // the message was judged, whoever still waits for it
+	defer release()
+	was := res.Response.Code
+	code, err := p.rewriteStatus(ctx, res.Response, a.queue)
+	switch {
+	case err != nil:
+		r.logger().Error("policy: the status of a delivery is not rewritten", "error", err)
+	case code != 0 && code != was:
+		res.Response.Code = code
+		res.Response.Text += fmt.Sprintf(" (delivery: status was rewritten from %d -> %d)", was, code)
+		res.Status = statusOf(code)
+	}
+}
+
+// statusOf is what a reply code means for a recipient: RFC 5321 section 4.2.1, but that 3yz and 503 show that
+// we are out of step with the peer, which is nothing the message can help.
+func statusOf(code int) Status {
+	switch {
+	case code >= 200 && code < 300:
+		return Delivered
+	case code >= 300 && code < 500, code == 503:
+		return Transient
+	}
+	return Permanent
+}
+
+// passShared lets a message pass the rates that other processes share. A result says why it may not.
+func (r *Runtime) passShared(ctx context.Context, w *way) *Result {
+	if r.Limits == nil {
+		return nil
+	}
+	path := &w.path.config
+	return r.passAll(ctx, w, "max_message_rate", sharedRates("message", w.ready, path.MaxMessageRate, path.AdditionalMessageRateThrottles))
+}
+
+// passAll passes one rate after the other, the slowest first, and waits for them no longer than idle_timeout.
+func (r *Runtime) passAll(ctx context.Context, w *way, option string, rates []namedRate) *Result {
+	ctx, release := r.bound(ctx)
+	defer release()
+	patience := time.Duration(w.path.config.IdleTimeout)
+	for _, rate := range rates {
+		for {
+			wait, err := r.Limits.Pass(ctx, rate.name, rate.Rate)
+			switch {
+			case err != nil && ctx.Err() != nil:
+				return new(unsent(context.Cause(ctx)))
+			case err != nil:
+				return new(storeFailed(err))
+			case wait > patience:
+				return new(r.throttled(w, option, wait))
+			}
+			if wait <= 0 {
+				break
+			}
+			patience -= wait
+			if err := sleep(ctx, wait); err != nil {
+				return new(unsent(err))
+			}
+		}
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// storeFailed is the result of a message that could not be counted where other processes count too.
+func storeFailed(err error) Result {
+	return Result{Status: Transient, Scope: ScopeReadyName, Err: err,
+		Response: Response{Code: 400, Text: safeText("delivery: error in deliver_message: " + oneLine(err))}}
+}
+
+// holdShared holds a new connection's share of what other processes share too. Where there is no room, it
+// says after how long to ask again.
+func (r *Runtime) holdShared(ctx context.Context, w *way) (release func(), wait time.Duration, err error) {
+	if r.Limits == nil {
+		return func() {}, 0, nil
+	}
+	ctx, done := r.bound(ctx)
+	defer done()
+	path := &w.path.config
+	if !path.MaxConnectionRate.Local && path.MaxConnectionRate != (Rate{}) {
+		if wait, err = r.Limits.Pass(ctx, "connection "+w.ready, path.MaxConnectionRate); wait > 0 || err != nil {
+			return nil, wait, err
+		}
+	}
+	var held []func()
+	release = func() {
+		for _, give := range held {
+			give()
+		}
+	}
+	limits := map[string]Limit{"connections " + w.ready: path.ConnectionLimit}
+	for name, limit := range path.AdditionalConnectionLimits {
+		limits["connections:"+name] = limit
+	}
+	for _, name := range slices.Sorted(maps.Keys(limits)) { // in the same order everywhere
+		if limits[name].Local {
+			continue
+		}
+		give, err := r.Limits.Hold(ctx, name, limits[name])
+		switch {
+		case err != nil:
+			release()
+			return nil, 0, err
+		case give == nil:
+			release()
+			return nil, holdAgain, nil
+		}
+		held = append(held, give)
+	}
+	return release, 0, nil
+}
+
+// holdAgain is after how long room is asked for again that another process has: nobody tells when it comes
+// free.
+const holdAgain = time.Second
+
+// namedRate is a rate with the name that it is counted under.
+type namedRate struct {
+	name string
+	Rate
+}
+
+// sharedRates are those of a path's rates that other processes share, the slowest first.
+func sharedRates(kind, readyName string, own Rate, additional map[string]Rate) []namedRate {
+	var rates []namedRate
+	if own != (Rate{}) && !own.Local {
+		rates = append(rates, namedRate{kind + " " + readyName, own})
+	}
+	for name, rate := range additional {
+		if !rate.Local {
+			rates = append(rates, namedRate{kind + ":" + name, rate})
+		}
+	}
+	slices.SortFunc(rates, func(a, b namedRate) int {
+		perSecond := func(r Rate) float64 { return float64(r.Limit) / r.Per.Seconds() }
+		return cmp.Or(cmp.Compare(perSecond(a.Rate), perSecond(b.Rate)), cmp.Compare(a.name, b.name))
+	})
+	return rates
 }
 
 // oneLine is an error's text fit for a reply: errors that were joined stand behind each other.

@@ -1016,8 +1016,10 @@ func TestAPanicOfTheHostsBody(t *testing.T) {
 		msg.Body = &panics{}
 		p.Deliver(t.Context(), msg)
 	}()
-	if ready := rt.Stats().Ready; len(ready) != 0 {
-		t.Errorf("left behind: %+v", ready)
+	for _, name := range rt.Stats().Ready {
+		if name.Busy+name.Idle+name.Opening+name.Waiting != 0 {
+			t.Errorf("left behind: %+v", name)
+		}
 	}
 	if r := p.Deliver(t.Context(), messageTo("a@x.test")).Results[0]; r.Status != Delivered {
 		t.Errorf("afterwards: %s", r.Response)

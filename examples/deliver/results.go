@@ -24,6 +24,7 @@ type line struct {
 	Peer           string   `json:"peer,omitempty"`
 	Address        string   `json:"address,omitempty"`
 	Source         string   `json:"source,omitempty"`
+	Proxy          string   `json:"proxy,omitempty"`
 	Session        string   `json:"session"`
 	ReadyName      string   `json:"ready_name"`
 	TLS            *tlsLine `json:"tls,omitempty"`
@@ -55,6 +56,7 @@ func lineOf(message int, kind string, r *delivery.Result) *line {
 	if s := r.Session; s != nil {
 		l.Protocol, l.Session, l.ReadyName = s.Protocol, s.ID, s.ReadyName
 		l.Peer, l.Address, l.Source = s.Peer, s.RemoteAddr, s.LocalAddr
+		l.Proxy = s.Proxy
 		if s.TLS != nil {
 			l.TLS = &tlsLine{s.TLS.Version, s.TLS.Cipher, s.TLS.Verified, s.TLS.By}
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/mtadelivery/delivery"
 )
@@ -29,8 +30,14 @@ func trace(w io.Writer) *delivery.Trace {
 		Received: func(s *delivery.Session, line string) {
 			fmt.Fprintf(w, "%s S: %s\n", short(s), oneLine(line))
 		},
-		Closed: func(s *delivery.Session) {
-			fmt.Fprintf(w, "%s -- closed\n", short(s))
+		Reused: func(s *delivery.Session) {
+			fmt.Fprintf(w, "%s -- used again\n", short(s))
+		},
+		Throttled: func(readyName string, wait time.Duration, err error) {
+			fmt.Fprintf(w, "-------- held back for %v: %s\n", wait.Round(time.Millisecond), readyName)
+		},
+		Closed: func(s *delivery.Session, why string) {
+			fmt.Fprintf(w, "%s -- closed: %s\n", short(s), why)
 		},
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -28,24 +29,25 @@ func main() {
 	policy := flag.String("policy", "", "the policy `file`")
 	listen := flag.String("listen", "127.0.0.1:2525", "where to take messages in")
 	dns := flag.String("dns", "", "ask this resolver (`host:port`) instead of the system's")
+	metrics := flag.String("metrics", "", "where to serve /metrics for Prometheus, such as 127.0.0.1:9090; empty: nowhere")
 	workers := flag.Int("workers", 64, "deliveries at once")
 	patience := flag.Duration("patience", 20*time.Second, "how long deliveries may go on after a signal to stop")
 	flag.Parse()
 
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if err := run(stop, config{*policy, *listen, *dns, *workers, *patience, slog.Default(), nil}); err != nil {
+	if err := run(stop, config{*policy, *listen, *dns, *metrics, *workers, *patience, slog.Default(), nil}); err != nil {
 		fmt.Fprintln(os.Stderr, "mta:", err)
 		os.Exit(1)
 	}
 }
 
 type config struct {
-	policy, listen, dns string
-	workers             int
-	patience            time.Duration
-	log                 *slog.Logger
-	listening           func(net.Addr) // for tests; may be nil
+	policy, listen, dns, metrics string
+	workers                      int
+	patience                     time.Duration
+	log                          *slog.Logger
+	listening                    func(net.Addr) // for tests; may be nil
 }
 
 func run(stop context.Context, c config) error {
@@ -60,6 +62,16 @@ func run(stop context.Context, c config) error {
 	listener, err := net.Listen("tcp", c.listen)
 	if err != nil {
 		return err
+	}
+	if c.metrics != "" {
+		l, err := net.Listen("tcp", c.metrics)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", metrics(rt))
+		go http.Serve(l, mux)
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

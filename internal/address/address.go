@@ -162,6 +162,15 @@ func (a Address) String() string {
 	return a.LocalString() + "@" + a.Domain
 }
 
+// Text is String, without a copy where the text that the address was parsed from is its wire form already.
+func (a Address) Text(parsed string) string {
+	if n := len(a.Local); len(parsed) == n+1+len(a.Domain) && a.Domain != "" && parsed[n] == '@' &&
+		parsed[:n] == a.Local && parsed[n+1:] == a.Domain && a.LocalString() == a.Local {
+		return parsed
+	}
+	return a.String()
+}
+
 // IsNull reports whether a is the null sender.
 func (a Address) IsNull() bool { return a == Address{} }
 

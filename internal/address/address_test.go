@@ -280,3 +280,21 @@ func dangerous(wire string) int {
 	}
 	return -1
 }
+
+func TestTextIsString(t *testing.T) {
+	for _, text := range []string{"a@x.example", "A@x.example", "a@X.example", `"a b"@x.example`, `"a"@x.example`, "a b@x.example", "Postmaster",
+		"postmaster", "ü@x.example", "a@ü.example", `"a@b"@x.example`, "a@b@x.example", "a@[192.0.2.1]", "<a@x.example>"} {
+		a, err := Parse(text)
+		if err != nil {
+			continue
+		}
+		if got := a.Text(text); got != a.String() {
+			t.Errorf("%s: Text is %q, String %q", text, got, a.String())
+		}
+	}
+	a, _ := Parse("user@x.example")
+	text := "user@x.example"
+	if n := testing.AllocsPerRun(100, func() { a.Text(text) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

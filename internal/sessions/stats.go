@@ -71,3 +71,13 @@ func (p *Pool[S]) Totals() Totals {
 	}
 	return t
 }
+
+// Waiting returns how many calls wait in a group.
+func (p *Pool[S]) Waiting(group string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g := p.groups[group]; g != nil {
+		return g.waiting.len
+	}
+	return 0
+}

@@ -304,3 +304,7 @@ func (s *Session) giveBack() (clean bool) {
 	s.log.giveBack()
 	return clean
 }
+
+// Broken reports whether the session has failed or the peer has left, as opposed to having served as many
+// messages as the peer takes.
+func (s *Session) Broken() bool { return !s.inStep() }
