@@ -170,9 +170,16 @@ func (s *Session) reckon() {
 	if f := &s.fresh; f.weight >= shareCount || f.sum >= float64(shareTime) || s.known.weight == 0 && f.weight > 0 {
 		s.refresh()
 	}
-	n := int32(s.bearable(s.Capacity()))
+	most := s.room()
+	if s.widens() { // what stands in line is begun before a new connection would be there
+		most = max(most, s.maxWindow+s.maxWindow/4)
+	}
+	n := int32(s.bearable(most))
 	if n != s.comfort.Load() {
 		s.comfort.Store(n)
+	}
+	if room := max(int32(s.room()), n); room != s.capacity.Load() {
+		s.capacity.Store(room)
 	}
 }
 

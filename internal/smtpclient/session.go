@@ -144,22 +144,28 @@ func (s *Session) cost() time.Duration {
 	return s.clock()
 }
 
-// setWindow sets how many transactions may be in flight, and how many callers may be there for them: a
-// quarter more, so that the next is in line when one is done.
+// setWindow sets how many transactions may be in flight.
 func (s *Session) setWindow(n int) {
 	s.window = n
-	room := n + n/4
-	switch {
-	case !s.pipelined || n == 1:
-		room = 1
-	case !s.chunks:
-		room = 3 // one whose content is sent, one whose commands go along, one in line
-	case s.cfg.NoReset:
-		room = 2
-	}
-	s.capacity.Store(int32(room))
 	s.reckon()
 }
+
+// room is how many callers may be there for the window: a quarter more, so that the next is in line when one
+// is done.
+func (s *Session) room() int {
+	switch {
+	case !s.pipelined || s.window == 1:
+		return 1
+	case !s.chunks:
+		return 3 // one whose content is sent, one whose commands go along, one in line
+	case s.cfg.NoReset:
+		return 2
+	}
+	return s.window + s.window/4
+}
+
+// widens reports whether the window opens while messages are taken.
+func (s *Session) widens() bool { return s.chunks && s.pipelined && !s.cfg.NoReset && s.window > 1 }
 
 // Usable reports whether another transaction may be begun: not after a failure of the connection, not
 // after a 421, not once the peer was out of step, not after as many as the peer takes in a session (RFC
