@@ -1079,7 +1079,7 @@ func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 			return
 		}
 		a.settleAll(Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400,
-			Text: safeText("delivery: cannot read the content: " + err.Error())}})
+			Text: safeText("delivery: error in deliver_message: cannot read the content: " + err.Error())}})
 		return
 	}
 	if why := w.unfit(a, content); why != "" {
@@ -1272,7 +1272,7 @@ func (c *carrier) settle(ctx context.Context, a *attempt, s *smtpSession, conten
 			last = append(last, *to)
 			continue
 		}
-		res := c.way.resultOf(r, v.tx)
+		res := s.resultOf(r, v.tx)
 		c.engine.runtime.rewrite(ctx, a, &res)
 		res.Session, res.ContentChanged = info, v.tx.ContentBegan && content.Changed() && !a.binary()
 		a.settle(to, res)
@@ -1306,7 +1306,7 @@ func (c *carrier) session(ctx context.Context) (s *smtpSession, why Result) {
 	}
 	c.lease = lease
 	if s, why = c.admitted(ctx); s == nil {
-		c.give((*sessions.Lease[*smtpSession]).Discard)
+		c.give((*sessions.Lease[*smtpSession]).Release)
 		return nil, why
 	}
 	return s, Result{}
@@ -1882,9 +1882,9 @@ func (s *smtpSession) describe(tx *smtpclient.Transaction) *Session {
 
 // resultOf judges what the wire engine reports of one recipient: the one place where a reply becomes
 // a status.
-func (w *way) resultOf(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
+func (s *smtpSession) resultOf(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
 	if r.Err != nil {
-		return w.broken(r, tx)
+		return s.resultOfFailure(r, tx)
 	}
 	res := Result{
 		Scope:    ScopeMessage,
@@ -1932,8 +1932,8 @@ func maybeTooMany(r *smtpclient.Result) bool {
 	return r.Err == nil && r.Command == "RCPT" && (r.Reply.Code == 452 || r.Reply.Code == 552) && r.Reply.Enhanced == smtpclient.Enhanced{}
 }
 
-// broken is the result of a recipient for whom no reply decided.
-func (w *way) broken(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
+// resultOfFailure is the result of a recipient for whom no reply decided.
+func (s *smtpSession) resultOfFailure(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
 	res := Result{Status: Transient, Scope: ScopeMessage, MaybeDelivered: r.MaybeDelivered, Err: r.Err,
 		Response: responseOf(&smtpclient.Reply{Code: 400, Text: safeText("delivery: failed to send message: " + oneLine(r.Err))}, r.Command)}
 	switch {
@@ -1947,7 +1947,8 @@ func (w *way) broken(r *smtpclient.Result, tx *smtpclient.Transaction) Result {
 		}
 	case tx.Err.Kind == smtpclient.Timeout:
 		res.Response.Code, res.Response.Enhanced = 421, EnhancedCode{4, 4, 2}
-		res.Response.Text = safeText(fmt.Sprintf("delivery: failed to send message to %s: %s", w.ready, oneLine(r.Err)))
+		res.Response.Text = safeText(fmt.Sprintf("delivery: failed to send message to %s %s (%s): %s",
+			s.info.ReadyName, s.info.Peer, s.info.RemoteAddr, oneLine(r.Err)))
 	}
 	return res
 }

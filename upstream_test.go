@@ -158,6 +158,20 @@ func (s *stage) wantDelivered(rs ...Result) {
 	}
 }
 
+// TestGreylisting: a host that asks to come again later is asked again later, and no other meanwhile.
+func TestGreylisting(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t)}
+	s.rt.Egress = s
+	first, addr := s.sink(&smtptest.Sink{})
+	second, other := s.sink(&smtptest.Sink{})
+	p := s.to(addr, other)
+	s.want(s.send(p, "450-greylisted")[0], Transient, 450, "RCPT")
+	s.wantDelivered(s.send(p, "user")...)
+	if total, _ := second.Sessions(); total != 0 || len(first.Messages()) != 1 {
+		t.Errorf("the second host got %d connections, the first %d messages", total, len(first.Messages()))
+	}
+}
+
 func permFail(s *stage) {
 	_, addr := s.sink(&smtptest.Sink{})
 	s.want(s.send(s.to(addr), "500-user")[0], Permanent, 500, "RCPT")

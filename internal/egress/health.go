@@ -2,6 +2,7 @@ package egress
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type Rule struct {
 // Health knows what is suspended because it failed. The zero value is ready for use, by many
 // goroutines. It keeps nothing of what has neither failed lately nor is suspended.
 type Health struct {
+	ailing  atomic.Int64 // how many records there are: mostly none, and then nobody needs the lock
 	mu      sync.Mutex
 	records map[string]*record
 }
@@ -40,6 +42,7 @@ func (h *Health) Failed(name string, rule Rule) bool {
 		}
 		r = &record{}
 		h.records[name] = r
+		h.ailing.Add(1)
 	}
 	if now.Before(r.until) {
 		return false // what was under way when it was suspended
@@ -60,6 +63,9 @@ func (h *Health) Failed(name string, rule Rule) bool {
 
 // Suspended returns until when name is suspended; false if it is not.
 func (h *Health) Suspended(name string) (until time.Time, suspended bool) {
+	if h.ailing.Load() == 0 {
+		return time.Time{}, false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.records[name]
@@ -75,6 +81,7 @@ func (h *Health) sweep(now time.Time) {
 	for name, r := range h.records {
 		if !now.Before(r.forget) {
 			delete(h.records, name)
+			h.ailing.Add(-1)
 		}
 	}
 }
