@@ -1,12 +1,17 @@
 package smtpclient
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/mtadelivery/delivery/internal/decode"
 )
 
 // ErrInjection: bytes came in clear behind the reply to STARTTLS, where only the peer's side of the
@@ -106,13 +111,16 @@ func (e *TransactionError) Error() string { return e.Err.Error() }
 // Unwrap returns Err.
 func (e *TransactionError) Unwrap() error { return e.Err }
 
-// timeoutError matches os.ErrDeadlineExceeded and is a net.Error.
+// timeoutError matches os.ErrDeadlineExceeded and is a net.Error. Its text, "Timed Out waiting 5m for response
+// to MAIL" or "Timed Out waiting 1m 30s to write MAIL,RCPT,DATA", is what log rules look for.
 type timeoutError struct {
 	after time.Duration
-	doing string
+	what  string // "for response to MAIL", "to write MAIL,RCPT,DATA"
 }
 
-func (e *timeoutError) Error() string        { return fmt.Sprintf("timed out after %v %s", e.after, e.doing) }
+func (e *timeoutError) Error() string {
+	return "Timed Out waiting " + decode.FormatDuration(e.after) + " " + e.what
+}
 func (e *timeoutError) Timeout() bool        { return true }
 func (e *timeoutError) Temporary() bool      { return true }
 func (e *timeoutError) Is(target error) bool { return target == os.ErrDeadlineExceeded }
@@ -120,12 +128,12 @@ func (e *timeoutError) Is(target error) bool { return target == os.ErrDeadlineEx
 // readFailure says what went wrong while the reply to a command was due for d.
 func (w *wire) readFailure(command string, d time.Duration, err error) *TransactionError {
 	e := &TransactionError{Command: command}
-	due := "response to " + command
+	due, timeout := "response to "+command, "for response to "+command
 	switch command {
 	case "banner":
-		due = "greeting"
+		due, timeout = "greeting", "for the greeting"
 	case ".":
-		due = "response to the end of the data"
+		due, timeout = "response to the end of the data", "for response to the end of the data"
 	}
 	switch {
 	case w.killed.Load():
@@ -133,7 +141,7 @@ func (w *wire) readFailure(command string, d time.Duration, err error) *Transact
 	case isMalformed(err):
 		e.Kind, e.Err = Malformed, fmt.Errorf("malformed %s: %w", due, err)
 	case isTimeout(err):
-		e.Kind, e.Err = Timeout, &timeoutError{d, "waiting for the " + due}
+		e.Kind, e.Err = Timeout, &timeoutError{d, timeout}
 	case errors.Is(err, io.EOF):
 		e.Kind, e.Err = Closed, fmt.Errorf("the peer closed the connection before the %s: %w", due, err)
 	default:
@@ -142,22 +150,43 @@ func (w *wire) readFailure(command string, d time.Duration, err error) *Transact
 	return e
 }
 
-// writeFailure says what went wrong while a command or the content was written.
-func (w *wire) writeFailure(command string, d time.Duration, err error) *TransactionError {
+// writeFailure says what went wrong while commands or the content were written, the first of which is
+// command; group names all of them.
+func (w *wire) writeFailure(command, group string, d time.Duration, err error) *TransactionError {
 	e := &TransactionError{Command: command}
-	what := command
-	if command == "." {
-		what = "the content"
-	}
+	what := nameOfWritten(command)
 	switch {
 	case w.killed.Load():
 		e.Kind, e.Err = Killed, fmt.Errorf("closed while sending %s: %w", what, net.ErrClosed)
 	case isTimeout(err):
-		e.Kind, e.Err = Timeout, &timeoutError{d, "sending " + what}
+		e.Kind, e.Err = Timeout, &timeoutError{d, "to write " + cmp.Or(group, what)}
 	default:
 		e.Kind, e.Err = Write, fmt.Errorf("sending %s failed: %w", what, err)
 	}
 	return e
+}
+
+// nameOfWritten is what a command is called where it is written.
+func nameOfWritten(command string) string {
+	if command == "." {
+		return "the content"
+	}
+	return command
+}
+
+// unanswered names the commands that were sent, or were to be, and are not answered: "MAIL,RCPT,DATA".
+func (t *transfer) unanswered() string {
+	end := t.sent
+	if t.inContent {
+		end = t.stepDot() + 1
+	}
+	var names []string
+	for at := t.due; at < end; at = t.after(at) {
+		if name := nameOfWritten(t.command(at)); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
 }
 
 func isTimeout(err error) bool {

@@ -159,7 +159,7 @@ func (s *Session) exchange(stage Stage, d time.Duration) (reply, *OpenError) {
 		if r, readErr := s.readReply(farewell); readErr == nil {
 			return r, nil
 		}
-		return reply{}, &OpenError{Stage: stage, Err: s.writeFailure(name, d, err)}
+		return reply{}, &OpenError{Stage: stage, Err: s.writeFailure(name, name, d, err)}
 	}
 	r, err := s.readReply(d)
 	if err != nil {
@@ -227,7 +227,7 @@ func (s *Session) handshake(ctx context.Context) *OpenError {
 	s.arm(s.timeouts.StartTLS)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		if isTimeout(err) {
-			err = &TransactionError{Command: "STARTTLS", Kind: Timeout, Err: &timeoutError{s.timeouts.StartTLS, "in the TLS handshake"}}
+			err = &TransactionError{Command: "STARTTLS", Kind: Timeout, Err: &timeoutError{s.timeouts.StartTLS, "for the TLS handshake"}}
 		} else {
 			err = fmt.Errorf("the TLS handshake failed: %w", err)
 		}

@@ -3,6 +3,7 @@ package smtpclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -76,7 +77,7 @@ func TestWriteFails(t *testing.T) {
 	}{
 		{"a last word", "220 mx\r\n421 4.3.2 too busy\r\n", syscall.EPIPE, "the peer answered EHLO with 421 4.3.2 too busy", 0},
 		{"silence", "220 mx\r\n", syscall.EPIPE, "sending EHLO failed: broken pipe", farewell},
-		{"no room", "220 mx\r\n", os.ErrDeadlineExceeded, "timed out after 7m0s sending EHLO", farewell},
+		{"no room", "220 mx\r\n", os.ErrDeadlineExceeded, "Timed Out waiting 7m to write EHLO", farewell},
 	}
 	for _, test := range tests {
 		synctest.Test(t, func(t *testing.T) {
@@ -96,6 +97,43 @@ func TestWriteFails(t *testing.T) {
 			}
 			if took := time.Since(start).Truncate(time.Second); took != test.after {
 				t.Errorf("%s: took %v", test.name, took)
+			}
+		})
+	}
+}
+
+// TestGroupIsNotTaken: where the peer does not read a group of commands, the error names all of them.
+func TestGroupIsNotTaken(t *testing.T) {
+	tests := []struct {
+		offer   string
+		timeout time.Duration
+		want    string
+	}{
+		{"S: 250 PIPELINING", 90 * time.Second, "Timed Out waiting 1m 30s to write MAIL,RCPT,DATA"},
+		{"S: 250-PIPELINING\nS: 250 CHUNKING", 300 * time.Millisecond, "Timed Out waiting 300ms to write MAIL,RCPT,BDAT"},
+		{"S: 250 8BITMIME", time.Hour, "Timed Out waiting 1h to write MAIL"},
+	}
+	env := &Envelope{From: strings.Repeat("a", 60) + "@example.org"}
+	for i := range 5 {
+		env.Rcpts = append(env.Rcpts, Rcpt{Address: fmt.Sprintf("rcpt%d@example.com", i)})
+	}
+	for _, test := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			client, server := smtptest.Link{Buffer: 64}.Pipe()
+			player := smtptest.Play(t, server, "S: 220 mx\nC: EHLO c\nS: 250-mx\n"+test.offer+"\n! stall", nil)
+			s, err := Open(t.Context(), client, &Config{LocalName: "c", Timeouts: Timeouts{Data: test.timeout}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tx := s.Send(context.Background(), env, BytesContent([]byte("hello\r\n")))
+			s.Close()
+			player.Wait()
+			if tx.Err == nil || tx.Err.Error() != test.want || tx.Err.Kind != Timeout || tx.Err.Command != "MAIL" {
+				t.Errorf("got  %v\nwant %s", tx.Err, test.want)
+			}
+			var netErr net.Error
+			if !errors.Is(tx.Err, os.ErrDeadlineExceeded) || !errors.As(error(tx.Err), &netErr) || !netErr.Timeout() {
+				t.Errorf("not a timeout: %#v", tx.Err)
 			}
 		})
 	}

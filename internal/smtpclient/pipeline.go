@@ -406,7 +406,7 @@ func (s *Session) epitaph(t *transfer) *TransactionError {
 	case errors.As(s.failure, &refused):
 		return refused
 	case s.writeErr != nil && isTimeout(s.failure): // the peer did not say why
-		failed = s.writeFailure(command, s.writeLimit, s.writeErr)
+		failed = s.writeFailure(command, t.unanswered(), s.writeLimit, s.writeErr)
 	default:
 		failed = s.readFailure(command, s.limit, s.failure)
 	}

@@ -2,6 +2,7 @@ package smtpclient
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -247,10 +248,10 @@ func TestTranscript(t *testing.T) {
 func TestTimeoutError(t *testing.T) {
 	w := &wire{}
 	err := w.readFailure("MAIL", 5*time.Minute, os.ErrDeadlineExceeded)
-	if err.Kind != Timeout || err.Error() != "timed out after 5m0s waiting for the response to MAIL" {
+	if err.Kind != Timeout || err.Error() != "Timed Out waiting 5m for response to MAIL" {
 		t.Errorf("%v: %v", err.Kind, err)
 	}
-	if !isTimeout(err) {
-		t.Error("not a timeout to net.Error")
+	if !isTimeout(err) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("not a timeout to net.Error, or to os.ErrDeadlineExceeded")
 	}
 }
