@@ -213,6 +213,89 @@ func TestCloseDoesNotHang(t *testing.T) {
 	})
 }
 
+func graceful(limit int, grace time.Duration, keys ...string) Request {
+	q := ask(limit, keys...)
+	q.Grace = grace
+	return q
+}
+
+// What is lent for longer than its Grace is killed, though Close would wait.
+func TestGrace(t *testing.T) {
+	story(t, func(r *rig) {
+		short, _ := r.open(graceful(9, time.Second, "a"))
+		long, _ := r.open(graceful(9, 3*time.Second, "b"))
+		none, _ := r.open(graceful(9, 0, "c"))
+		done, _ := r.open(graceful(9, time.Second, "d"))
+		early := r.acquire(graceful(9, 2*time.Second, "e"))
+		late := r.acquire(graceful(9, 2*time.Second, "f"))
+		var peers []*peer
+		for _, l := range []*Lease[*peer]{short, long, none, done} {
+			s, _ := l.Session()
+			peers = append(peers, s)
+		}
+		slow := r.idle(graceful(9, time.Second), "g")[0]
+		slow.retire = func() { time.Sleep(time.Minute) } // it is not lent: what bounds it is its own
+		c := r.closing()
+		done.Release()
+		opened := &peer{}
+		early.Opened("e", opened)
+		peers = append(peers, opened, slow)
+		time.Sleep(time.Second - time.Nanosecond)
+		r.states(peers, "open", "open", "open", "retired", "open", "retired")
+		time.Sleep(time.Nanosecond)
+		r.states(peers, "killed", "open", "open", "retired", "open", "retired")
+		time.Sleep(time.Second)
+		r.states(peers, "killed", "open", "open", "retired", "killed", "retired")
+		tooLate := &peer{}
+		late.Opened("f", tooLate)
+		r.states([]*peer{tooLate}, "killed")
+		time.Sleep(time.Second)
+		r.states(peers, "killed", "killed", "open", "retired", "killed", "retired")
+		end(short, long, early, late)
+		time.Sleep(time.Hour)
+		r.states(peers, "killed", "killed", "open", "retired", "killed", "retired")
+		none.Release()
+		if !c.returned() || c.err != nil {
+			t.Errorf("Close: %v", c.err)
+		}
+	})
+}
+
+// Of those who share a session, the one that came last says how long it may go on. When all has ended no
+// timer is left.
+func TestGraceOfTheLatestLeaseCounts(t *testing.T) {
+	story(t, func(r *rig) {
+		l, s := r.wide(graceful(1, time.Second, "a"), 9)
+		second := r.shares(graceful(1, time.Minute, "a"), s)
+		second.Release()
+		c := r.closing()
+		time.Sleep(time.Minute - time.Nanosecond)
+		r.states([]*peer{s}, "open")
+		time.Sleep(time.Nanosecond)
+		r.states([]*peer{s}, "killed")
+		l.Discard()
+		if !c.returned() || c.err != nil {
+			t.Errorf("Close: %v", c.err)
+		}
+	})
+	story(t, func(r *rig) {
+		l, _ := r.open(graceful(1, time.Hour, "a"))
+		c := r.closing()
+		l.Release()
+		if !c.returned() || c.err != nil {
+			t.Errorf("Close: %v", c.err)
+		}
+		for _, timer := range r.graces {
+			if timer.Stop() {
+				t.Error("the timer was still set")
+			}
+		}
+		if len(r.graces) != 1 {
+			t.Errorf("%d timers", len(r.graces))
+		}
+	})
+}
+
 // TestManyCallers lets callers collide in earnest; it is for the race detector.
 func TestManyCallers(t *testing.T) {
 	const limit, capacity, callers, rounds = 3, 3, 32, 300

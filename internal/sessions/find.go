@@ -14,24 +14,24 @@ func (p *Pool[S]) find(g *group[S], c *claim) *slot[S] {
 		p.again(s, c)
 		return s
 	}
-	within := !g.over()
-	if within {
+	if g.mayGrow(c) {
 		if s := p.comfortable(g, c); s != nil {
 			return p.join(g, s, c)
 		}
+		if g.mayOpen() {
+			if !g.admits(c) {
+				return nil
+			}
+			if g.opens() {
+				return p.permit(g, c)
+			}
+		}
 	}
-	if g.mayGrow(c) && g.mayOpen() {
-		if !g.admits(c) {
-			return nil
-		}
-		if g.opens() {
-			return p.permit(g, c)
-		}
+	if g.over() {
+		return nil
 	}
-	if within {
-		if s := p.roomy(g, c); s != nil {
-			return p.join(g, s, c)
-		}
+	if s := p.roomy(g, c); s != nil {
+		return p.join(g, s, c)
 	}
 	return nil
 }
@@ -56,8 +56,9 @@ func (p *Pool[S]) sleeper(g *group[S], c *claim) *slot[S] {
 	return nil
 }
 
-// comfortable finds a session in use that would serve the call sooner than a new one. Of each key it
-// looks at no more than the two whose turn it is, for there may be hundreds. The lock is held.
+// comfortable finds a session in use that would serve the call sooner than a new one, which it may have.
+// Of each key it looks at no more than the two whose turn it is, for there may be hundreds. The lock is
+// held.
 func (p *Pool[S]) comfortable(g *group[S], c *claim) *slot[S] {
 	if g.calls == 0 {
 		return nil

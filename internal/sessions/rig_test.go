@@ -16,7 +16,8 @@ type peer struct {
 	comfort         atomic.Int32
 	dead            atomic.Bool
 	retired, killed atomic.Int32
-	alive, retire   func() // called by Alive and Retire, if set
+	why             atomic.Value // the Reason with which it was retired
+	alive, retire   func()       // called by Alive and Retire, if set
 }
 
 func (s *peer) Capacity() int { return int(s.capacity.Load()) }
@@ -32,6 +33,7 @@ func (s *peer) Alive() bool {
 
 func (s *peer) Retire(why Reason) {
 	s.retired.Add(1)
+	s.why.Store(why)
 	if s.retire != nil {
 		s.retire()
 	}
@@ -133,11 +135,15 @@ type call struct {
 }
 
 func (r *rig) call(request Request) *call {
+	return r.async(func(ctx context.Context) (*Lease[*peer], error) { return r.Acquire(ctx, request) })
+}
+
+func (r *rig) async(f func(context.Context) (*Lease[*peer], error)) *call {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := &call{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
-		c.lease, c.err = r.Acquire(ctx, request)
+		c.lease, c.err = f(ctx)
 	}()
 	synctest.Wait()
 	return c

@@ -31,8 +31,10 @@ func (p *Pool[S]) giveBack(s *slot[S]) {
 // settle serves those who wait for the room that has come free, in g and in the groups that share a limit
 // with it, and forgets g if nothing is left of it. The lock is held.
 func (p *Pool[S]) settle(g *group[S]) {
-	p.serve(g)
-	p.refill(g.stakes)
+	if !g.alone() {
+		p.serve(g)
+		p.refill(g.stakes)
+	}
 	if g.slots > 0 || g.waiting.len > 0 {
 		return
 	}
@@ -40,6 +42,11 @@ func (p *Pool[S]) settle(g *group[S]) {
 		return
 	}
 	p.forget(g)
+}
+
+// alone tells whether nobody waits in the group, no gate has a say in it, and no other group is concerned.
+func (g *group[S]) alone() bool {
+	return g.waiting.len == 0 && g.gates == nil && len(g.stakes) == 0
 }
 
 // serve gives those who wait in g what there is, in order. For those who remain it makes room. The lock
