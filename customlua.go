@@ -498,6 +498,7 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 		lease.Release()
 		return nil, *why
 	}
+	var shared sharedRoom
 	for {
 		if s, ok := lease.Session(); ok {
 			w.name.Reused.Add(1)
@@ -506,7 +507,7 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 			}
 			return lease, Result{}
 		}
-		release, wait, err := r.holdShared(ctx, w)
+		release, wait, err := shared.hold(ctx, r, w)
 		switch {
 		case err != nil:
 			lease.Discard()
@@ -690,6 +691,7 @@ func (s *luaSession) send(m *luaMessage, watchdog time.Duration) (res Result, re
 		res.MaybeDelivered = true
 		if errors.Is(context.Cause(ctx), errWatchdog) {
 			res.Response.Code, res.Response.Enhanced = 451, EnhancedCode{4, 4, 1}
+			res.Response.Text = fmt.Sprintf("dispatcher watchdog aborted task; send did not return within %s", Duration(watchdog))
 		}
 	}
 	return res, false

@@ -573,7 +573,8 @@ func (e EnhancedCode) String() string {
 
 // Session describes the connection that carried a recipient.
 type Session struct {
-	// ID is unique to the session, 32 hexadecimal digits; empty if none was opened.
+	// ID is unique to the session, 32 hexadecimal digits; empty if none was opened. A session whose connection
+	// broke goes on under its ID over the next one, as reconnect_strategy says.
 	ID string
 	// Protocol is "smtp", "lmtp", "maildir" or "lua".
 	Protocol  string

@@ -194,6 +194,7 @@ func TestLimitsThatOthersHold(t *testing.T) {
 		option string
 	}{
 		{"no connection", greedy{}, `"idle_timeout": "500ms", `, Unsent, "max_connection_rate"},
+		{"no connection for long", greedy{}, "", Unsent, "max_connection_rate"},
 		{"no message", greedy{pass: time.Minute}, `"max_message_rate": "1/s", `, Unsent, "max_message_rate"},
 		{"no store", greedy{err: errors.New("connection refused")}, "", Transient, ""},
 	} {

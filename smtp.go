@@ -1327,6 +1327,7 @@ func (c *carrier) admitted(ctx context.Context) (*smtpSession, Result) {
 		}
 		c.counted = true
 	}
+	var shared sharedRoom
 	for {
 		if s, ok := c.lease.Session(); ok {
 			c.way.name.Reused.Add(1)
@@ -1335,7 +1336,7 @@ func (c *carrier) admitted(ctx context.Context) (*smtpSession, Result) {
 			}
 			return s, Result{}
 		}
-		release, wait, err := r.holdShared(ctx, c.way)
+		release, wait, err := shared.hold(ctx, r, c.way)
 		switch {
 		case err != nil:
 			return nil, storeFailed(err)
@@ -2042,6 +2043,26 @@ func storeFailed(err error) Result {
 		Response: Response{Code: 400, Text: safeText("delivery: error in deliver_message: " + oneLine(err))}}
 }
 
+// sharedRoom is the search of one call for room for a connection in what other processes share too.
+type sharedRoom struct{ since time.Time } // when there was none for the first time
+
+// hold holds a new connection's share. Where there is none, it says after how long to ask again: when the
+// call has asked for as long as idle_timeout, after longer than it may wait.
+func (s *sharedRoom) hold(ctx context.Context, r *Runtime, w *way) (release func(), wait time.Duration, err error) {
+	release, wait, err = r.holdShared(ctx, w)
+	if wait == 0 || err != nil {
+		return release, wait, err
+	}
+	now := time.Now()
+	if s.since.IsZero() {
+		s.since = now
+	}
+	if patience := w.request.Patience; now.Sub(s.since)+wait > patience {
+		wait = max(wait, patience+1)
+	}
+	return nil, wait, nil
+}
+
 // holdShared holds a new connection's share of what other processes share too. Where there is no room, it
 // says after how long to ask again.
 func (r *Runtime) holdShared(ctx context.Context, w *way) (release func(), wait time.Duration, err error) {
@@ -2051,11 +2072,6 @@ func (r *Runtime) holdShared(ctx context.Context, w *way) (release func(), wait 
 	ctx, done := r.bound(ctx)
 	defer done()
 	path := &w.path.config
-	if !path.MaxConnectionRate.Local && path.MaxConnectionRate != (Rate{}) {
-		if wait, err = r.Limits.Pass(ctx, "connection "+w.ready, path.MaxConnectionRate); wait > 0 || err != nil {
-			return nil, wait, err
-		}
-	}
 	var held []func()
 	release = func() {
 		for _, give := range held {
@@ -2080,6 +2096,12 @@ func (r *Runtime) holdShared(ctx context.Context, w *way) (release func(), wait 
 			return nil, holdAgain, nil
 		}
 		held = append(held, give)
+	}
+	if rate := path.MaxConnectionRate; rate != (Rate{}) && !rate.Local {
+		if wait, err = r.Limits.Pass(ctx, "connection "+w.ready, rate); wait > 0 || err != nil {
+			release()
+			return nil, wait, err
+		}
 	}
 	return release, 0, nil
 }
