@@ -1234,10 +1234,10 @@ func (c *carrier) goElsewhere(s *smtpSession, tx *smtpclient.Transaction) bool {
 	if !c.way.path.config.TryNextHostOnTransportError || !slices.ContainsFunc(tx.Results, transportFailed) {
 		return false
 	}
-	if !slices.Contains(c.avoid, s.key) {
-		c.avoid = append(c.avoid, s.key)
-	}
+	before := c.avoid
+	c.avoid = append(slices.Clone(before), s.key)
 	if len(c.keys()) == 0 {
+		c.avoid = before
 		return false
 	}
 	if c.lease != nil {
