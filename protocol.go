@@ -1151,7 +1151,7 @@ type runtimeState struct {
 	names    ready.Book
 	rates    sessions.Rates
 	smtp     sessions.Pool[*smtpSession]
-	peers    knownPeers
+	peers    smtpclient.Peers
 	lua      sessions.Pool[*luaSession]
 	resolver Resolver
 	own      io.Closer       // the resolver, if it is ours
@@ -1167,6 +1167,7 @@ func (r *Runtime) ready() *runtimeState {
 	r.start.Do(func() {
 		s := &r.state
 		s.live = map[string]*liveProtocol{}
+		s.egress.equalSources.Max, s.egress.equalPaths.Max = maxEquals, maxEquals
 		s.killed, s.kill = context.WithCancel(context.Background())
 		if s.resolver = r.Resolver; s.resolver == nil {
 			dns := &DNS{}

@@ -580,30 +580,12 @@ type egressAnswers struct {
 	paths   egress.Cache[pathName, *keyed[EgressPath]]
 	// What equal answers share, so that a hundred thousand sites cost no more than their names, and an answer
 	// that is given again changes nothing.
-	equalSources equals[EgressSource]
-	equalPaths   equals[EgressPath]
+	equalSources egress.Equals[*keyed[EgressSource]]
+	equalPaths   egress.Equals[*keyed[EgressPath]]
 }
 
-// equals holds one of all configs that are equal. When there are too many it begins anew.
-type equals[T any] struct {
-	mu   sync.Mutex
-	kept map[string]*keyed[T]
-}
-
+// maxEquals is how many different configs are held.
 const maxEquals = 4096
-
-func (e *equals[T]) share(k *keyed[T]) *keyed[T] {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if known := e.kept[k.digest]; known != nil {
-		return known
-	}
-	if e.kept == nil || len(e.kept) >= maxEquals {
-		e.kept = map[string]*keyed[T]{}
-	}
-	e.kept[k.digest] = k
-	return k
-}
 
 // pathName is what an egress path is asked for by.
 type pathName struct{ routing, source, site string }
@@ -633,7 +615,7 @@ func (r *Runtime) egressPath(ctx context.Context, name pathName) (*keyed[EgressP
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("egress path of %s: %w", name.site, err)
 		}
-		k = r.state.egress.equalPaths.share(k)
+		k = r.state.egress.equalPaths.Share(k.digest, k)
 		if k.config.RefreshStrategy == "Epoch" {
 			return k, time.Time{}, nil
 		}
@@ -663,7 +645,7 @@ func (r *Runtime) egressSource(ctx context.Context, name string) (*keyed[EgressS
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("egress source %q: %w", name, err)
 		}
-		k = r.state.egress.equalSources.share(k)
+		k = r.state.egress.equalSources.Share(k.digest, k)
 		return k, time.Now().Add(time.Duration(k.config.TTL)), nil
 	})
 }
@@ -796,7 +778,7 @@ type smtpEngine struct {
 	runtime *Runtime
 	list    *route // of the mx_list; nil: MX records
 	sources sourcePicker
-	ways    knownWays
+	ways    egress.Dated[wayName, *way] // each for as long as what the DNS said of it may be used
 
 	mu   sync.Mutex
 	open map[*smtpSession]struct{} // what this engine opened and is not closed yet
@@ -804,6 +786,7 @@ type smtpEngine struct {
 
 func newSMTPEngine(r *Runtime, c *SMTP, pool string) (*smtpEngine, error) {
 	e := &smtpEngine{runtime: r, sources: sourcePicker{runtime: r, pool: pool}, open: map[*smtpSession]struct{}{}}
+	e.ways.Max = maxWays
 	if len(c.MXList) > 0 {
 		list, err := listRoute(c.MXList)
 		if err != nil {
@@ -907,7 +890,7 @@ func (w *way) unopened() *Session {
 // made of holds: source, egress path, and the answers of the DNS. Equals are in random order, each time.
 func (e *smtpEngine) wayFrom(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (*way, *PlanError) {
 	name := wayName{queue.routing(), source.config.Name}
-	if known := e.ways.get(name); known != nil && known.source == source && !known.name.Gone() {
+	if known, ok := e.ways.Get(name); ok && known.source == source && !known.name.Gone() {
 		path, err := e.runtime.egressPath(ctx, pathName{name.routing, name.source, known.site})
 		if err == nil && path == known.path {
 			return known.shuffled(), nil
@@ -920,7 +903,7 @@ func (e *smtpEngine) wayFrom(ctx context.Context, queue QueueName, source *keyed
 	if failed != nil {
 		return w, failed
 	}
-	if old := e.ways.put(name, w, keep); old != nil && old.ready == w.ready && old.digest() != w.digest() {
+	if old := e.ways.Put(name, w, keep); old != nil && old.ready == w.ready && old.digest() != w.digest() {
 		// What was opened under the old config serves nobody any more.
 		e.runtime.state.smtp.Drain(func(group, key string) bool {
 			return group == old.ready && strings.HasPrefix(key, old.digest())
@@ -995,45 +978,11 @@ func keysOf(plan []candidate) []string {
 	return keys
 }
 
-// knownWays are the ways that were found, each for as long as what the DNS said of it may be used. When
-// there are too many it begins anew.
-type knownWays struct {
-	mu   sync.RWMutex
-	ways map[wayName]knownWay
-}
-
 // wayName is what the ways of an engine differ by.
 type wayName struct{ routing, source string }
 
-type knownWay struct {
-	way     *way
-	expires time.Time // zero: never
-}
-
-const maxKnownWays = 10_000
-
-// get returns nil where no way is known.
-func (k *knownWays) get(name wayName) *way {
-	k.mu.RLock()
-	known := k.ways[name]
-	k.mu.RUnlock()
-	if !known.expires.IsZero() && !time.Now().Before(known.expires) {
-		return nil
-	}
-	return known.way
-}
-
-// put keeps a way, and returns the one that was kept before; nil if none was.
-func (k *knownWays) put(name wayName, w *way, expires time.Time) (old *way) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	old = k.ways[name].way
-	if k.ways == nil || len(k.ways) >= maxKnownWays {
-		k.ways = map[wayName]knownWay{}
-	}
-	k.ways[name] = knownWay{w, expires}
-	return old
-}
+// maxWays is how many ways an engine keeps.
+const maxWays = 10_000
 
 func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
 	w, failed := e.sources.choose(ctx, a.queue, true, e)
@@ -1693,7 +1642,7 @@ func (r *Runtime) clientConfig(w *way, c *candidate, s *smtpSession) (*smtpclien
 		DisablePipelining: path.EnablePipelining == Off,
 		DisableChunking:   path.EnableChunking == Off,
 		MaxPipelined:      path.MaxPipelinedMessages,
-		Peer:              r.state.peers.get(c.network() + " " + c.address()),
+		Peer:              r.state.peers.Peer(c.network() + " " + c.address()),
 		NoReset:           path.EnableRSET == Off,
 		Ignore8BitChecks:  path.Ignore8BitChecks,
 		Timeouts: smtpclient.Timeouts{
@@ -2136,51 +2085,6 @@ func sharedRates(kind, readyName string, own Rate, additional map[string]Rate) [
 
 // oneLine is an error's text fit for a reply: errors that were joined stand behind each other.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ", ") }
-
-// knownPeers holds what is known of peers, by network and address. It is bounded: one more drops those
-// that were not asked for within an hour, or any.
-type knownPeers struct {
-	mu    sync.Mutex
-	peers map[string]*knownPeer
-}
-
-type knownPeer struct {
-	smtpclient.Peer
-	asked time.Time
-}
-
-const maxKnownPeers = 10_000
-
-func (k *knownPeers) get(address string) *smtpclient.Peer {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	now := time.Now()
-	p := k.peers[address]
-	if p == nil {
-		k.makeRoom(now)
-		p = &knownPeer{}
-		k.peers[address] = p
-	}
-	p.asked = now
-	return &p.Peer
-}
-
-// makeRoom makes room for one more. The lock is held.
-func (k *knownPeers) makeRoom(now time.Time) {
-	if k.peers == nil {
-		k.peers = map[string]*knownPeer{}
-	}
-	if len(k.peers) < maxKnownPeers {
-		return
-	}
-	maps.DeleteFunc(k.peers, func(_ string, p *knownPeer) bool { return now.Sub(p.asked) > time.Hour })
-	for address := range k.peers {
-		if len(k.peers) < maxKnownPeers {
-			return
-		}
-		delete(k.peers, address)
-	}
-}
 
 // fullDelay is when a message is tried again for which there was no room to wait: at some moment of
 // the next minute, so that those who were refused together do not return together.
