@@ -270,6 +270,9 @@ func (r *modelRun) checkCall(ctx context.Context, session *modelSession, m *mode
 	if session.Capacity() < 1 {
 		fail("no capacity")
 	}
+	if n := session.Comfort(); n < 1 || n > max(3, session.maxWindow+session.maxWindow/4) { // more than any Capacity
+		fail(fmt.Sprintf("comfort %d", n))
+	}
 	for i := range tx.Results {
 		result := &tx.Results[i]
 		failed, _ := result.Err.(*TransactionError)

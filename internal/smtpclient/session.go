@@ -186,7 +186,7 @@ func (s *Session) Capacity() int { return int(s.capacity.Load()) }
 // included (see Config.Began). Both are measured, here and in the other sessions of the config's Peer; until
 // something was, and where messages cannot be pipelined, it is 1. It is as cheap as Capacity, and changes
 // with every message.
-func (s *Session) Comfort() int { return int(s.comfort.Load()) }
+func (s *Session) Comfort() int { return int(min(s.comfort.Load(), s.capacity.Load())) }
 
 // Transcript returns the last lines of the dialogue, oldest first, "C: " before ours and "S: " before
 // the peer's.
