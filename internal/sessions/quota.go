@@ -139,11 +139,11 @@ func (p *Pool[S]) lineUp(g *group[S]) {
 		return
 	}
 	grows := g.slots < g.limit
-	if grows && !g.allows(1) {
+	if grows && !p.allows(g, 1) {
 		return // the gate's timer comes back to it
 	}
 	wants := min(g.waiting.len, g.limit-g.slots)
-	if g.gates != nil {
+	if t := g.gates; t != nil && (t.lending != nil || t.opening != nil) {
 		wants = min(wants, 1)
 	}
 	for _, k := range g.stakes {
