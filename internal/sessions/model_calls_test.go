@@ -173,7 +173,7 @@ func (m *model) acquire(g *modelGroup) {
 	if changed || inLine {
 		return // the idle sessions above the new limit went first, or others did
 	}
-	if len(passed) > 0 && (len(g.shared) > 0 || g.lending != nil || g.opening != nil || len(shared) > 0) {
+	if len(passed) > 0 && (until > 0 || len(g.shared) > 0 || g.lending != nil || g.opening != nil || len(shared) > 0) {
 		return // the room of dead sessions came first
 	}
 	if evicted != nil && len(passed) == 0 && c.answers == 0 && evicted.retired.Load() == 0 {
