@@ -73,9 +73,9 @@ func (t *gates) untilOpen(now time.Time, n int) (wait time.Duration) {
 	return wait
 }
 
-// allows tells whether the gates let the n-th of those in line open a session now. If it is the first that
-// they do not, the line is stopped.
-func (g *group[S]) allows(n int) bool {
+// allows tells whether the gates let the n-th of those in line open a session now. If they do not, they are
+// asked again when they will. The lock is held.
+func (p *Pool[S]) allows(g *group[S], n int) bool {
 	t := g.gates
 	if t == nil {
 		return true
@@ -85,10 +85,15 @@ func (g *group[S]) allows(n int) bool {
 	if unpaid := n - g.prepaid(); t.lending != nil && unpaid > 0 {
 		wait = max(wait, t.lending.Ahead(now, unpaid))
 	}
-	if n == 1 {
-		t.wait = wait
+	switch {
+	case wait <= 0:
+		return true
+	case n == 1:
+		t.wait = wait // the line is stopped
+	default:
+		p.wakeIn(g, wait)
 	}
-	return wait <= 0
+	return false
 }
 
 // prepaid is how many calls at the head of the line have passed the Lending gate.

@@ -319,6 +319,39 @@ func TestDeadSessionCostsNoEvent(t *testing.T) {
 	})
 }
 
+// A call that has passed the Lending gate, and waits again, takes no event from those behind it, and needs
+// none for the room that is made for it.
+func TestPassedCallsInLine(t *testing.T) {
+	story(t, func(r *rig) {
+		q := paced(9, every(4*time.Second, 1), nil, "a")
+		q.Patience = 5 * time.Second
+		first := r.postpone(r.acquire(q), time.Second)
+		next := r.call(q)
+		r.waits(next)
+		time.Sleep(time.Second)
+		r.has(first, nil)
+		time.Sleep(3 * time.Second)
+		r.has(next, nil)
+		first.lease.Discard()
+		next.lease.Discard()
+	})
+	story(t, func(r *rig) {
+		lending := every(4*time.Second, 2)
+		idle := r.idle(paced(2, lending, nil, "x"), "x")
+		first := r.postpone(r.acquire(paced(2, lending, nil, "a")), time.Second)
+		next := r.call(paced(1, lending, nil, "a"))
+		r.waits(next)
+		r.states(idle, "open")
+		time.Sleep(time.Second)
+		r.states(idle, "retired")
+		r.has(first, nil)
+		first.lease.Discard()
+		time.Sleep(3 * time.Second)
+		r.has(next, nil)
+		next.lease.Discard()
+	})
+}
+
 // A gate may close between the estimate and the event, for other pools pass it too.
 func TestOpeningClosesAtTheLastMoment(t *testing.T) {
 	story(t, func(r *rig) {

@@ -32,8 +32,11 @@ func TestModel(t *testing.T) {
 	for _, seed := range seeds {
 		t.Run(fmt.Sprintf("model.seed=%d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 1))}
-				for i := range 3 {
+				m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 1)), shared: make(map[string]*modelShared)}
+				for _, name := range []string{"s", "t"} {
+					m.shared[name] = &modelShared{name: name, limit: 4}
+				}
+				for i := range 4 {
 					m.groups = append(m.groups, &modelGroup{name: fmt.Sprint("g", i)})
 				}
 				t.Cleanup(m.cancel)
@@ -57,26 +60,48 @@ type model struct {
 	doing    string
 	reused   uint64
 	ends     []*modelSession // those that have not ended
-	returned *modelSession   // given back in this step: release judges what becomes of it
-	raced    *modelSession   // given back in this step, before or after calls that wait could share it
+	shared   map[string]*modelShared
+	changed  bool          // a configuration changed in this step
+	moving   bool          // time passed in this step, or calls gave up: what came first is not to be told
+	returned *modelSession // given back in this step: release judges what becomes of it
+	raced    *modelSession // given back in this step, before or after calls that wait could share it
 }
 
 type modelGroup struct {
-	name  string
-	limit int
-	queue []*modelCall    // waiting, in order of arrival
-	held  []*modelCall    // with a lease
-	idle  []*modelSession // in order of being given back
+	name             string
+	limit            int
+	shared           []*modelShared
+	lending, opening *pacer // nil: none
+	barred           time.Time
+	queue            []*modelCall    // waiting, in order of arrival
+	held             []*modelCall    // with a lease
+	idle             []*modelSession // in order of being given back
 	// After the last step: held, idle and ending; without those that are ending.
 	size, present int
 	foundDead     atomic.Int32 // sessions that calls found dead in this step
+	// What the gates and the calls did until the last step. Calls that wait with their event used up, since
+	// their session was dead, are no more than prepaid.
+	lent, opened, prepaid int
+	gaveUp                int          // calls that gave up in this step
+	granted               []*modelCall // permissions given in this step
+	before                []*modelCall // the queue before this step
+}
+
+// modelShared is a limit that groups share.
+type modelShared struct {
+	name          string
+	limit         int
+	size, present int // after the last step
+	idle, ending  int
 }
 
 type modelCall struct {
 	number  int
 	group   *modelGroup
 	request Request
+	ctx     context.Context
 	cancel  context.CancelFunc
+	served  bool // and has passed the Lending gate
 	lease   *Lease[*modelSession]
 	err     error
 	answers int
@@ -90,6 +115,10 @@ type modelSession struct {
 	dead      atomic.Bool // also read by calls that a timer of the pool woke
 	slowness  time.Duration
 	capacity  atomic.Int32
+	comfort   atomic.Int32
+	grace     time.Duration // of the call that it was lent to last
+	unsure    bool          // one of those may have given up
+	why       Reason
 	seen      atomic.Int32 // the capacity that the pool read last
 	uses      int
 	maxUses   int          // of the call that it was lent to last
@@ -128,7 +157,12 @@ func (s *modelSession) Alive() bool {
 	return true
 }
 
-func (s *modelSession) Comfort() int { return 1 }
+func (s *modelSession) Comfort() int { return int(s.comfort.Load()) }
+
+// comfortable tells whether the pool prefers the session to a new one, if it looks at it.
+func (s *modelSession) comfortable() bool {
+	return s.hasRoom() && len(s.holders) < int(s.comfort.Load())
+}
 
 func (s *modelSession) Retire(why Reason) {
 	select {
@@ -136,6 +170,7 @@ func (s *modelSession) Retire(why Reason) {
 		s.afterKill.Store(true)
 	default:
 	}
+	s.why = why
 	s.retired.Add(1)
 	// Timers that are due at once run on the goroutines that make them. Under the race detector of Go
 	// 1.26 two such at the same time share one state in a bubble, and the detector crashes.
@@ -166,10 +201,14 @@ func (m *model) chance(percent int) bool { return m.rng.IntN(100) < percent }
 
 func (m *model) act() {
 	g := m.groups[m.rng.IntN(len(m.groups))]
+	m.begin()
 	switch n := m.rng.IntN(100); {
 	case n < 40:
 		m.doing = "acquire"
 		m.acquire(g)
+	case n < 43:
+		m.doing = "postpone"
+		m.postpone(g)
 	case n < 80:
 		m.doing = "finish"
 		m.finish(g)
@@ -188,84 +227,18 @@ func (m *model) act() {
 	case n < 99:
 		m.doing = "pass"
 		m.pass(time.Duration(m.rng.IntN(4000)) * time.Millisecond)
+	case m.chance(50):
+		m.doing = "refuse"
+		m.refuse(g)
 	default:
 		m.doing = "drain"
 		m.drain(g)
 	}
 }
 
-func (m *model) request(g *modelGroup) Request {
-	keys := []string{"a", "b", "c", "d"}
-	m.rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
-	limit := g.limit
-	if limit == 0 || m.chance(3) {
-		limit = 1 + m.rng.IntN(5)
-	}
-	return Request{
-		Group:       g.name,
-		Limit:       limit,
-		Keys:        keys[:m.rng.IntN(4)],
-		IdleTimeout: []time.Duration{0, time.Second, 3 * time.Second, 10 * time.Second, 10 * time.Second}[m.rng.IntN(5)],
-		MaxUses:     []int{0, 0, 0, 1, 3, 8}[m.rng.IntN(6)],
-	}
-}
-
-// acquire lets a call arrive and checks that it got the best there was.
-func (m *model) acquire(g *modelGroup) {
-	if len(g.queue) > 12 {
-		return
-	}
-	c := &modelCall{number: len(m.calls), group: g, request: m.request(g)}
-	m.calls = append(m.calls, c)
-	lowered := g.limit > c.request.Limit
-	g.limit = c.request.Limit
-	expected, passed := best(g, c.request)
-	var shared []*modelSession
-	var evicted *modelSession
-	if expected == nil && g.size >= g.limit {
-		if shared = g.shared(c.request); shared == nil {
-			evicted = stalest(g, passed)
-		}
-	}
-	// With others in line, or room that is already being made, it is not for this call alone.
-	inLine := len(g.queue) > 0 || m.ending(g) > 0
-
-	ctx, cancel := context.WithCancel(context.Background())
-	c.cancel = cancel
-	g.queue = append(g.queue, c)
-	go func() {
-		c.lease, c.err = m.pool.Acquire(ctx, c.request)
-		c.answers++
-	}()
-	m.settle(func(s *modelSession) bool {
-		return lowered || inLine && s.group == g || s == evicted || slices.Contains(passed, s)
-	})
-	if lowered || inLine {
-		return // the idle sessions above the new limit went first, or others did
-	}
-	if len(passed) > 0 && len(shared) > 0 {
-		return // the room of dead sessions came first
-	}
-	if evicted != nil && len(passed) == 0 && evicted.retired.Load() == 0 {
-		m.failf("call %d of %s did not get the room of session %+v", c.number, g.name, evicted)
-	}
-	if shared != nil {
-		if !slices.Contains(shared, c.session) {
-			m.failf("call %d with keys %v of %s got session %+v, and could share %+v", c.number, c.request.Keys, g.name, c.session, shared)
-		}
-	} else if c.session != expected {
-		m.failf("call %d with keys %v of %s got session %+v, the best was %+v", c.number, c.request.Keys, g.name, c.session, expected)
-	}
-	for _, s := range passed {
-		if !s.told() {
-			m.failf("session %+v was passed over and kept", s)
-		}
-	}
-}
-
-// shared is the sessions in use that the request may share: those of the best key that has any.
-func (g *modelGroup) shared(r Request) (sessions []*modelSession) {
-	if g.present > g.limit {
+// sharable is the sessions in use that the request may share: those of the best key that has any.
+func (g *modelGroup) sharable(r Request) (sessions []*modelSession) {
+	if g.over() {
 		return nil
 	}
 	for _, key := range r.Keys {
@@ -345,7 +318,7 @@ func (m *model) finish(g *modelGroup) {
 // open gives the call a session of a random key. A second one is killed.
 func (m *model) open(c *modelCall) {
 	s := m.session(c.group, string(rune('a'+m.rng.IntN(4))))
-	s.uses, s.maxUses, s.drained = 1, c.request.MaxUses, c.drained
+	s.uses, s.maxUses, s.grace, s.drained = 1, c.request.MaxUses, c.request.Grace, c.drained
 	s.slowness = time.Duration(m.rng.IntN(2000)) * time.Millisecond
 	s.holders = []*modelCall{c}
 	c.session = s
@@ -366,17 +339,21 @@ func (m *model) open(c *modelCall) {
 func (m *model) session(g *modelGroup, key string) *modelSession {
 	s := &modelSession{group: g, key: key, cut: make(chan struct{})}
 	s.capacity.Store(m.capacity())
+	s.comfort.Store(m.comfort())
 	m.sessions, m.ends = append(m.sessions, s), append(m.ends, s)
 	return s
 }
 
 func (m *model) capacity() int32 { return []int32{-1, 0, 1, 1, 2, 3, 8}[m.rng.IntN(7)] }
 
+func (m *model) comfort() int32 { return []int32{0, 1, 1, 2, 9}[m.rng.IntN(5)] }
+
 // resize changes how many calls a session may serve. The pool is not told.
 func (m *model) resize(g *modelGroup) {
 	if len(g.held) > 0 {
 		if s := g.held[m.rng.IntN(len(g.held))].session; s != nil {
 			s.capacity.Store(m.capacity())
+			s.comfort.Store(m.comfort())
 		}
 	}
 }
@@ -390,8 +367,8 @@ func (m *model) release(c *modelCall, last bool) {
 	}
 	mustEnd, fits := false, false
 	if s != nil {
-		mustEnd = g.present > g.limit || s.drained || worn(s.uses, s.maxUses)
-		fits = first != nil && slices.Contains(first.request.Keys, s.key) && !worn(s.uses, first.request.MaxUses)
+		mustEnd = g.over() || s.drained || worn(s.uses, s.maxUses)
+		fits = first != nil && g.lends(first) && slices.Contains(first.request.Keys, s.key) && !worn(s.uses, first.request.MaxUses)
 	}
 	killed := s != nil && s.killed.Load() > 0
 	if last {
@@ -410,11 +387,11 @@ func (m *model) release(c *modelCall, last bool) {
 		if s.dead.Load() == slices.Contains(s.holders, first) || s.dead.Load() != (s.killed.Load() > 0) {
 			m.failf("session %+v was given back, and the first in line could use it", s)
 		}
-	case mustEnd || c.request.IdleTimeout <= 0:
+	case mustEnd || c.request.IdleTimeout <= 0 && !slices.Contains(s.holders, first):
 		if s.retired.Load() == 0 {
 			m.failf("session %+v was not retired", s)
 		}
-	case s.told() && first == nil:
+	case s.told() && first == nil && !m.pressed(g):
 		m.failf("session %+v was ended for no reason", s)
 	}
 }
@@ -434,6 +411,8 @@ func (m *model) park(c *modelCall) {
 func (m *model) giveUp(g *modelGroup) {
 	if len(g.queue) > 0 {
 		g.queue[m.rng.IntN(len(g.queue))].cancel()
+		g.gaveUp++
+		m.moving = true
 		m.settle(never)
 	}
 }
@@ -452,6 +431,13 @@ func (m *model) race(g *modelGroup) {
 	go c.lease.Release()
 	for _, waiting := range g.queue[:1+m.rng.IntN(len(g.queue))] {
 		go waiting.cancel()
+		g.gaveUp++
+	}
+	m.moving = true
+	for _, c := range append(g.held, c) {
+		if c.session != nil {
+			c.session.unsure = true
+		}
 	}
 	m.settle(never)
 }
@@ -470,21 +456,29 @@ func (m *model) kill(g *modelGroup) {
 
 func (m *model) pass(d time.Duration) {
 	time.Sleep(d)
+	m.moving = true
 	m.settle(func(s *modelSession) bool { return !s.expires.After(time.Now()) })
 }
 
 func (m *model) drain(g *modelGroup) {
+	of := ""
+	if m.chance(50) {
+		of = string(rune('a' + m.rng.IntN(4)))
+	}
+	match := func(key string) bool { return of == "" || key == of }
 	before := slices.Clone(g.idle)
-	m.pool.Drain(func(name, _ string) bool { return name == g.name })
+	m.pool.Drain(func(name, key string) bool { return name == g.name && match(key) })
 	for _, c := range g.held {
-		c.drained = true
-		if c.session != nil {
+		switch {
+		case c.session == nil:
+			c.drained = c.drained || match("")
+		case match(c.session.key):
 			c.session.drained = true
 		}
 	}
-	m.settle(func(s *modelSession) bool { return s.group == g })
+	m.settle(func(s *modelSession) bool { return s.group == g && match(s.key) })
 	for _, s := range before {
-		if s.retired.Load() == 0 {
+		if match(s.key) && s.retired.Load() == 0 {
 			m.failf("session %+v outlived Drain", s)
 		}
 	}
@@ -509,6 +503,8 @@ func (m *model) close() {
 	if hard {
 		cancel()
 		synctest.Wait()
+	} else {
+		m.outstay()
 	}
 	for _, g := range m.groups {
 		for _, c := range g.held {

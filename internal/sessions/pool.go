@@ -85,11 +85,11 @@ func (p *Pool[S]) arrive(r *Request) *group[S] {
 		g.limit = limit
 		p.trim(g)
 	}
-	if len(r.Shared) > 0 || len(g.stakes) > 0 {
-		p.stake(g, r.Shared)
-	}
 	if r.Lending != nil || r.Opening != nil || g.gates != nil {
 		g.gated().lending, g.gates.opening = r.Lending, r.Opening
+	}
+	if len(r.Shared) > 0 || len(g.stakes) > 0 {
+		p.stake(g, r.Shared)
 	}
 	if g.waiting.len > 0 {
 		p.serve(g)

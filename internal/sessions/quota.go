@@ -132,24 +132,15 @@ func (p *Pool[S]) unlist(s *slot[S]) {
 }
 
 // lineUp lets the group stand in line for the quotas that keep its first call waiting, and makes room in
-// them if that would serve it: in each of those that are full there must be something to end. The lock is
-// held.
+// them if that would serve it. The lock is held.
 func (p *Pool[S]) lineUp(g *group[S]) {
 	if len(g.stakes) == 0 {
 		return
 	}
-	grows := g.slots < g.limit
-	if grows && !g.allows(1) {
-		return // the gate's timer comes back to it
-	}
-	wants := min(g.waiting.len, g.limit-g.slots)
-	if g.gates != nil {
-		wants = min(wants, 1)
-	}
-	for _, k := range g.stakes {
-		if q := k.quota; q.slots >= q.limit && q.idle.len+q.ending == 0 {
-			wants = 0
-		}
+	grows := g.slots < g.limit && p.allows(g, 1) // else a gate's timer or a session of its own comes back to it
+	wants := 0
+	if grows {
+		wants = g.wants()
 	}
 	first := g.waiting.first().arrival
 	for _, k := range g.stakes {
@@ -158,12 +149,31 @@ func (p *Pool[S]) lineUp(g *group[S]) {
 			q.crowded = true
 			k.joinLine(first, 0)
 		case grows && q.slots >= q.limit:
-			k.joinLine(first, max(wants, 0))
+			k.joinLine(first, wants)
 			p.yield(q)
 		case grows && !q.hasRoom(first):
-			k.joinLine(first, 0)
+			k.joinLine(first, wants) // those before it may take what there is
 		}
 	}
+}
+
+// wants is how many sessions are to end for those who wait in the group, in each of its quotas that are
+// full. None, if there are several and one has nothing to end: that would serve nobody.
+func (g *group[S]) wants() int {
+	full, dry := 0, false
+	for _, k := range g.stakes {
+		if q := k.quota; q.slots >= q.limit {
+			full++
+			dry = dry || q.idle.len+q.ending == 0
+		}
+	}
+	if full > 1 && dry {
+		return 0
+	}
+	if t := g.gates; t != nil && (t.lending != nil || t.opening != nil) {
+		return 1
+	}
+	return min(g.waiting.len, g.limit-g.slots)
 }
 
 // refill gives the room in the quotas of these stakes to the calls that have waited longest of those that

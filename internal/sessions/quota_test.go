@@ -2,7 +2,6 @@ package sessions
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -231,12 +230,8 @@ func TestSharedLimitOfTheLatestRequestCounts(t *testing.T) {
 			theirs := r.idle(in("b", s), "k")
 			r.acquire(in("a")).Release()
 			r.acquire(in("a", s)).Release()
-			lower := Shared{"s", 2}
-			l, _ := r.open(in("c", lower)) // the oldest two go, whose ever they are
-			states := []string{mine[0].state(), mine[1].state(), theirs[0].state()}
-			if !slices.Equal(states, []string{"retired", "open", "retired"}) {
-				t.Errorf("sessions are %q", states)
-			}
+			l, _ := r.open(in("c", Shared{"s", 3})) // the oldest goes, though it joined last
+			r.states(append(mine, theirs...), "retired", "open", "open")
 			l.Release()
 		})
 	})

@@ -73,12 +73,10 @@ func (p *Pool[S]) serve(g *group[S]) {
 // makeRoom ends idle sessions for those who wait in g, as many as the gates let pass now. The first of
 // them can use no idle one, and a later one does not go before it. The lock is held.
 func (p *Pool[S]) makeRoom(g *group[S]) {
-	if g.slots < g.limit {
-		p.lineUp(g)
-		return
-	}
-	for g.ending < g.waiting.len && g.idle.len > 0 && g.allows(g.ending+1) {
-		p.retire(g.idle.first(), Crowded)
+	if g.slots >= g.limit {
+		for g.ending < g.waiting.len && g.idle.len > 0 && p.allows(g, g.ending+1) {
+			p.retire(g.idle.first(), Crowded)
+		}
 	}
 	p.lineUp(g)
 }
