@@ -484,6 +484,9 @@ func (c *candidate) address() string {
 	return c.addr.String()
 }
 
+// peer is what the peer there is remembered under.
+func (c *candidate) peer() string { return c.network() + " " + c.address() }
+
 // maxCandidates bounds the hosts that one plan looks up and the addresses that it tries: a domain may
 // publish any number, and each that does not answer costs a connect_timeout.
 const maxCandidates = 64

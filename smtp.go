@@ -838,6 +838,18 @@ func (r *Runtime) limit(w *way) {
 	}
 }
 
+// expect says how many messages a connection that is being opened is going to carry at once, by what is known
+// of the host that it goes to first.
+func (r *Runtime) expect(w *way) func() int {
+	path := &w.path.config
+	i := slices.IndexFunc(w.plan, usable)
+	if i < 0 || path.EnablePipelining == Off || path.EnableRSET == Off || path.MaxPipelinedMessages == 1 {
+		return nil
+	}
+	peer := r.state.peers.Peer(w.plan[i].peer())
+	return func() int { return peer.Comfort(path.MaxPipelinedMessages) }
+}
+
 // grace is system_shutdown_timeout.
 func (p *EgressPath) grace() time.Duration {
 	return time.Duration(cmp.Or(p.SystemShutdownTimeout, p.MailFromTimeout+p.RcptToTimeout+p.DataTimeout+p.DataDotTimeout))
@@ -953,6 +965,7 @@ func (e *smtpEngine) resolve(ctx context.Context, queue QueueName, source *keyed
 		w.plan[i].key = w.key(&w.plan[i])
 	}
 	w.keys = keysOf(w.plan)
+	w.request.Expect = e.runtime.expect(w)
 	return w, dns.expires, nil
 }
 
@@ -1642,7 +1655,7 @@ func (r *Runtime) clientConfig(w *way, c *candidate, s *smtpSession) (*smtpclien
 		DisablePipelining: path.EnablePipelining == Off,
 		DisableChunking:   path.EnableChunking == Off,
 		MaxPipelined:      path.MaxPipelinedMessages,
-		Peer:              r.state.peers.Peer(c.network() + " " + c.address()),
+		Peer:              r.state.peers.Peer(c.peer()),
 		NoReset:           path.EnableRSET == Off,
 		Ignore8BitChecks:  path.Ignore8BitChecks,
 		Timeouts: smtpclient.Timeouts{

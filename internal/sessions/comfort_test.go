@@ -84,3 +84,52 @@ func TestBeyondComfort(t *testing.T) {
 		}
 	})
 }
+
+// Calls wait for what is being opened, as far as it is expected to be enough for all of them.
+func TestExpectedComfort(t *testing.T) {
+	story(t, func(r *rig) {
+		q := ask(9, "a")
+		q.Expect = func() int { return 3 }
+		first := r.acquire(q)
+		var waiting []*call
+		for range 2 {
+			waiting = append(waiting, r.call(q))
+		}
+		for i, c := range waiting {
+			if c.answered() {
+				t.Errorf("call %d does not wait for the session that is being opened for it too", i)
+			}
+		}
+		// One more is too many for that session: the first in line opens another, and that is enough for all.
+		another := r.call(q)
+		r.has(waiting[0], nil)
+		if waiting[1].answered() || another.answered() {
+			t.Error("two sessions for three calls each are being opened, and more are wanted for four")
+		}
+		s := &peer{name: "a"}
+		s.capacity.Store(9)
+		s.comfort.Store(9)
+		first.Opened("a", s)
+		r.has(waiting[1], s)
+		r.has(another, s)
+		end(first, waiting[0].lease, waiting[1].lease, another.lease)
+	})
+}
+
+// What could not be opened is nobody's hope.
+func TestExpectedComfortThatDoesNotCome(t *testing.T) {
+	story(t, func(r *rig) {
+		q := ask(9, "a")
+		q.Expect = func() int { return 9 }
+		first := r.acquire(q)
+		second, third := r.call(q), r.call(q)
+		first.Discard()
+		r.has(second, nil)
+		if third.answered() {
+			t.Error("the third does not wait for the second")
+		}
+		second.lease.Discard()
+		r.has(third, nil)
+		third.lease.Discard()
+	})
+}

@@ -18,6 +18,9 @@ func (p *Pool[S]) find(g *group[S], c *claim) *slot[S] {
 		if s := p.comfortable(g, c); s != nil {
 			return p.join(g, s, c)
 		}
+		if g.comesSoon(c) {
+			return nil
+		}
 		if g.mayOpen() {
 			if !g.admits(c) {
 				return nil
@@ -34,6 +37,19 @@ func (p *Pool[S]) find(g *group[S], c *claim) *slot[S] {
 		return p.join(g, s, c)
 	}
 	return nil
+}
+
+// comesSoon tells whether the sessions that are being opened are going to be enough for this call and all
+// that wait. The lock is held.
+func (g *group[S]) comesSoon(c *claim) bool {
+	if g.promising == 0 || c.expect == nil {
+		return false
+	}
+	each := c.expect()
+	if c.maxUses > 0 {
+		each = min(each, c.maxUses)
+	}
+	return max(g.waiting.len, 1) <= g.promising*(each-1)
 }
 
 // sleeper finds an idle session. The lock is held.

@@ -84,6 +84,7 @@ type claim struct {
 	idleTimeout time.Duration
 	patience    time.Duration
 	grace       time.Duration
+	expect      func() int
 	arrival     uint64
 	waited      time.Duration // because of gates, until it was served last
 	passed      bool          // the Lending gate

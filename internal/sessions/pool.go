@@ -48,8 +48,8 @@ type Pool[S Session] struct {
 }
 
 // Acquire returns a lease of a session that serves r, or of the permission to open one. It prefers, in
-// this order: an idle session; a share of one in use that has comfort for it; a new one below the limits,
-// if the Opening gate lets it pass; a share of one in use that has room; a new one in place of the least
+// this order: an idle session; a share of one in use that has comfort for it, or of one that is being opened
+// and expected to; a new one below the limits, if the Opening gate lets it pass; a share of one in use that has room; a new one in place of the least
 // recently used idle session that counts against the limit which is full. Else it waits.
 //
 // Calls of a group are served strictly in order of arrival, so that nobody starves behind calls that are
@@ -62,7 +62,7 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	c := claim{keys: r.Keys, maxUses: r.MaxUses, idleTimeout: r.IdleTimeout, patience: max(r.Patience, 0), grace: r.Grace}
+	c := claim{keys: r.Keys, maxUses: r.MaxUses, idleTimeout: r.IdleTimeout, patience: max(r.Patience, 0), grace: r.Grace, expect: r.Expect}
 	p.mu.Lock()
 	p.arrivals++
 	c.arrival = p.arrivals

@@ -35,6 +35,10 @@ type Request struct {
 	// Lending is passed by each call of the group when it is served, and Opening by each permission to open
 	// a session; nil: at any rate.
 	Lending, Opening Gate
+	// Expect says how many calls a session that is being opened is going to serve in comfort, the one that
+	// opens it included; nil: that one alone. Calls wait for what is being opened, as long as that is enough
+	// for all who wait, instead of opening more. It is called as the methods of a Gate are.
+	Expect func() int
 	// Patience is the longest that the call may wait because of a gate. One that Lending, with those before
 	// it in line, would hold up for longer is refused with *Delayed at arrival. One that needs a new
 	// session is refused likewise, at arrival or later, once Opening would hold it up for longer and the

@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"cmp"
 	"math"
 	"time"
 )
@@ -88,6 +89,22 @@ func (p *Peer) pace(chunks bool) *aging {
 		return &p.chunkPace
 	}
 	return &p.dataPace
+}
+
+// Comfort is how many calls a session that is about to be opened is going to serve before another one would
+// serve the next one sooner, by what is known of the peer. Window is the session's Config.MaxPipelined.
+func (p *Peer) Comfort(window int) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	switch {
+	case now.Before(p.alone):
+		return 1
+	case p.chunkPace.weight > 0 && !now.Before(p.unchunked):
+		window = cmp.Or(window, defaultWindow)
+		return bearable(p.opening.average, p.chunkPace.average, window+window/4)
+	}
+	return bearable(p.opening.average, p.dataPace.average, 3)
 }
 
 // pacer measures a session. All of its times are on the session's own clock, which never reads 0. The
@@ -194,11 +211,16 @@ func (s *Session) refresh() {
 func (p *pacer) bearable(capacity int) int {
 	pace := p.known
 	pace.add(p.fresh)
-	if pace.weight == 0 {
+	return bearable(p.opening, pace, capacity)
+}
+
+// bearable is how many calls may be there by two averages: one where nothing is known.
+func bearable(opening, pace average, capacity int) int {
+	if pace.weight == 0 || opening.weight == 0 {
 		return 1
 	}
 	// Both are multiplied by their weights: the cost of opening against that of the calls ahead.
-	open, each := p.opening.sum*pace.weight, pace.sum*p.opening.weight
+	open, each := opening.sum*pace.weight, pace.sum*opening.weight
 	if open >= each*float64(capacity-1) {
 		return capacity // of a peer that takes no time at all, too
 	}
