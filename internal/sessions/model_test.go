@@ -117,7 +117,7 @@ type modelSession struct {
 	capacity  atomic.Int32
 	comfort   atomic.Int32
 	grace     time.Duration // of the call that it was lent to last
-	unsure    bool          // one of those may have given up
+	unsure    bool          // the last one may have been a call that gave up, and the pool goes by what it said
 	why       Reason
 	seen      atomic.Int32 // the capacity that the pool read last
 	uses      int
@@ -438,6 +438,9 @@ func (m *model) race(g *modelGroup) {
 		if c.session != nil {
 			c.session.unsure = true
 		}
+	}
+	for _, s := range g.idle {
+		s.unsure = true
 	}
 	m.settle(never)
 }
