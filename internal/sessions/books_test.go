@@ -117,7 +117,7 @@ func (m *model) answers(g *modelGroup) {
 			m.failf("session %+v was lent more than %d times", s, c.request.MaxUses)
 		}
 		s.holders, c.session, s.maxUses, s.grace = append(s.holders, c), s, c.request.MaxUses, c.request.Grace
-		s.unsure = s.unsure && m.moving
+		s.unsure = s.unsure && m.moving || dead > 0 // who came last then is not to be told
 	}
 	g.queue = waiting
 	m.gates(g, served, dead)

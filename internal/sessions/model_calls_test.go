@@ -153,6 +153,7 @@ func (m *model) acquire(g *modelGroup) {
 		}
 	}
 	opens := lends && expected == nil && grows && until == 0
+	ousts := lends && until == 0 && g.size < g.limit && slices.ContainsFunc(g.full(), func(s *modelShared) bool { return s.idle > 0 })
 	var delay time.Duration
 	if g.lending != nil {
 		delay = g.lending.Ahead(time.Now(), 1)
@@ -191,7 +192,7 @@ func (m *model) acquire(g *modelGroup) {
 			m.failf("call %d with keys %v of %s got session %+v, and could share %+v", c.number, c.request.Keys, g.name, c.session, shared)
 		}
 	case served:
-		if mustShare || !opens && evicted == nil && len(passed) == 0 {
+		if mustShare || !opens && !ousts && evicted == nil && len(passed) == 0 {
 			m.failf("call %d with keys %v of %s may open a session, and could share %+v", c.number, c.request.Keys, g.name, comfortable)
 		}
 	case len(shared)+len(comfortable) > 0 || opens:
