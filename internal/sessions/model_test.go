@@ -370,7 +370,8 @@ func (m *model) release(c *modelCall, last bool) {
 		mustEnd = g.over() || s.drained || worn(s.uses, s.maxUses)
 		fits = first != nil && g.lends(first) && slices.Contains(first.request.Keys, s.key) && !worn(s.uses, first.request.MaxUses)
 	}
-	killed := s != nil && s.killed.Load() > 0
+	untold := s == nil || s.killed.Load() > 0 || s.unsure
+	prepaid := g.prepaid
 	if last {
 		m.park(c)
 	}
@@ -378,7 +379,7 @@ func (m *model) release(c *modelCall, last bool) {
 	c.lease.Discard()
 	m.settle(never)
 	switch {
-	case s == nil || killed:
+	case untold:
 	case !last:
 		if s.told() {
 			m.failf("session %+v was ended while it was lent", s)
@@ -387,8 +388,10 @@ func (m *model) release(c *modelCall, last bool) {
 		if s.dead.Load() == slices.Contains(s.holders, first) || s.dead.Load() != (s.killed.Load() > 0) {
 			m.failf("session %+v was given back, and the first in line could use it", s)
 		}
-	case mustEnd || c.request.IdleTimeout <= 0 && !slices.Contains(s.holders, first):
-		if s.retired.Load() == 0 {
+	case mustEnd || c.request.IdleTimeout <= 0:
+		// The first in line may have passed a gate that is closed, with a session that was found dead.
+		handed := !mustEnd && prepaid > 0 && (slices.Contains(s.holders, first) || s.dead.Load() && s.killed.Load() > 0)
+		if s.retired.Load() == 0 && !handed {
 			m.failf("session %+v was not retired", s)
 		}
 	case s.told() && first == nil && !m.pressed(g):
