@@ -117,6 +117,7 @@ func (m *model) answers(g *modelGroup) {
 			m.failf("session %+v was lent more than %d times", s, c.request.MaxUses)
 		}
 		s.holders, c.session, s.maxUses, s.grace = append(s.holders, c), s, c.request.MaxUses, c.request.Grace
+		s.unsure = s.unsure && m.moving || dead > 0 // who came last then is not to be told
 	}
 	g.queue = waiting
 	m.gates(g, served, dead)
@@ -171,6 +172,9 @@ func (m *model) takeEnded(g *modelGroup, mayEnd func(*modelSession) bool) {
 		case s.told():
 			if s != m.returned && !mayEnd(s) {
 				m.failf("idle session %+v was ended for no reason", s)
+			}
+			if s.retired.Load() > 0 && s.why == Idle && s.expires.After(time.Now()) {
+				m.failf("session %+v was ended as idle before its time", s)
 			}
 		case !s.expires.After(time.Now()):
 			m.failf("session %+v is idle beyond its time", s)
@@ -236,7 +240,7 @@ func (m *model) check(g *modelGroup) {
 	if s, passed := best(g, first.request); s != nil || len(passed) > 0 {
 		m.failf("call %d of %s with keys %v waits while session %+v is idle", first.number, g.name, first.request.Keys, s)
 	}
-	if s := g.sharable(first.request); s != nil {
+	if s := g.sharable(first.request); s != nil && !anyUnsure(s) {
 		m.failf("call %d of %s with keys %v waits while it could share %+v", first.number, g.name, first.request.Keys, s)
 	}
 	if until > 0 {

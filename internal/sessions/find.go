@@ -86,10 +86,15 @@ func (p *Pool[S]) comfortable(g *group[S], c *claim) *slot[S] {
 		}
 		n := shelf.roomy.front
 		for range min(2, shelf.roomy.len) {
-			if s := n.of; !s.worn(c.maxUses) && s.hasComfort() {
+			s := n.of
+			n = n.next
+			if s.worn(c.maxUses) || !s.hasComfort() {
+				continue
+			}
+			if s.hasRoom() {
 				return s
 			}
-			n = n.next
+			p.withhold(s)
 		}
 	}
 	return nil

@@ -117,7 +117,7 @@ type modelSession struct {
 	capacity  atomic.Int32
 	comfort   atomic.Int32
 	grace     time.Duration // of the call that it was lent to last
-	unsure    bool          // one of those may have given up
+	unsure    bool          // the last one may have been a call that gave up, and the pool goes by what it said
 	why       Reason
 	seen      atomic.Int32 // the capacity that the pool read last
 	uses      int
@@ -370,7 +370,8 @@ func (m *model) release(c *modelCall, last bool) {
 		mustEnd = g.over() || s.drained || worn(s.uses, s.maxUses)
 		fits = first != nil && g.lends(first) && slices.Contains(first.request.Keys, s.key) && !worn(s.uses, first.request.MaxUses)
 	}
-	killed := s != nil && s.killed.Load() > 0
+	untold := s == nil || s.killed.Load() > 0 || s.unsure
+	prepaid := g.prepaid
 	if last {
 		m.park(c)
 	}
@@ -378,7 +379,7 @@ func (m *model) release(c *modelCall, last bool) {
 	c.lease.Discard()
 	m.settle(never)
 	switch {
-	case s == nil || killed:
+	case untold:
 	case !last:
 		if s.told() {
 			m.failf("session %+v was ended while it was lent", s)
@@ -387,8 +388,10 @@ func (m *model) release(c *modelCall, last bool) {
 		if s.dead.Load() == slices.Contains(s.holders, first) || s.dead.Load() != (s.killed.Load() > 0) {
 			m.failf("session %+v was given back, and the first in line could use it", s)
 		}
-	case mustEnd || c.request.IdleTimeout <= 0 && !slices.Contains(s.holders, first):
-		if s.retired.Load() == 0 {
+	case mustEnd || c.request.IdleTimeout <= 0:
+		// The first in line may have passed a gate that is closed, with a session that was found dead.
+		handed := !mustEnd && prepaid > 0 && (slices.Contains(s.holders, first) || s.dead.Load() && s.killed.Load() > 0)
+		if s.retired.Load() == 0 && !handed {
 			m.failf("session %+v was not retired", s)
 		}
 	case s.told() && first == nil && !m.pressed(g):
@@ -438,6 +441,9 @@ func (m *model) race(g *modelGroup) {
 		if c.session != nil {
 			c.session.unsure = true
 		}
+	}
+	for _, s := range g.idle {
+		s.unsure = true
 	}
 	m.settle(never)
 }

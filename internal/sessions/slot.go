@@ -48,9 +48,9 @@ func (s *slot[S]) worn(maxUses int) bool { return maxUses > 0 && s.uses >= maxUs
 // one is the same as one. The lock is held.
 func (s *slot[S]) hasRoom() bool { return s.leases < s.session.Capacity() }
 
-// hasComfort asks a lent session whether it would serve one more call now sooner than a new session. The
-// lock is held.
-func (s *slot[S]) hasComfort() bool { return s.leases < s.session.Comfort() && s.hasRoom() }
+// hasComfort asks a lent session whether it would serve one more call now sooner than a new session, if it
+// has room. The lock is held.
+func (s *slot[S]) hasComfort() bool { return s.leases < s.session.Comfort() }
 
 // permit makes a slot: the permission to open a session. The lock is held.
 func (p *Pool[S]) permit(g *group[S], c *claim) *slot[S] {
