@@ -157,7 +157,7 @@ func TestPostfixUnplumbed(t *testing.T) {
 		}
 	}
 	end(t, &rt)
-	clients := log.clients(t, 1)
+	clients := log.clients(t, int(rt.Stats().Opened))
 	for _, client := range clients {
 		if client.Addr() != netip.MustParseAddr("127.0.0.2") {
 			t.Errorf("a message from %s", client)

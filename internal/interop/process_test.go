@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ type process struct {
 	cmd    *exec.Cmd
 	output string // the file that it writes to
 	exited chan struct{}
+	stop   func() error // ends the server; the first call counts
 }
 
 // launch starts a server as the given user (nil: as root) with its output in a file. The keeper stops
@@ -54,6 +56,7 @@ func launch(as *syscall.Credential, output string, argv ...string) (*process, er
 	}
 	defer out.Close()
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), output: output, exited: make(chan struct{})}
+	p.stop = sync.OnceValue(p.end)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as}
@@ -117,8 +120,8 @@ func (p *process) listens(port int) error {
 	return err
 }
 
-// stop ends the server.
-func (p *process) stop() error {
+// end ends the server.
+func (p *process) end() error {
 	if err := endGroup(p.cmd.Process.Pid); err != nil {
 		return err
 	}
