@@ -27,6 +27,7 @@ type result struct {
 	Peer           string  `json:"peer"`
 	Address        string  `json:"address"`
 	Source         string  `json:"source"`
+	Proxy          string  `json:"proxy"`
 	Session        string  `json:"session"`
 	ReadyName      string  `json:"ready_name"`
 	TLS            *tlsOf  `json:"tls"`

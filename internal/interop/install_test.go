@@ -21,6 +21,9 @@ var needed = []struct{ program, pkg string }{
 	{"/usr/sbin/dovecot", "dovecot-core"},
 	{"/usr/bin/doveadm", "dovecot-core"},
 	{"/usr/lib/dovecot/lmtp", "dovecot-lmtpd"},
+	{"/usr/sbin/haproxy", "haproxy"},
+	{"/usr/sbin/danted", "dante-server"},
+	{"/usr/bin/microsocks", "microsocks"},
 }
 
 // install installs the packages that are missing.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 // freePort finds a port for a server that cannot be asked which one it took. It is below the range
@@ -27,6 +28,16 @@ func freePort() (int, error) {
 		return port, l.Close()
 	}
 	return 0, errors.New("no free port between 20000 and 32000")
+}
+
+// mustFreePort is freePort for tests.
+func mustFreePort(t *testing.T) int {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,12 +27,15 @@ type postfix struct {
 	// Two more with STARTTLS: one that bears any number of errors, and one with the limits of a default
 	// configuration that does not take its time to answer errors.
 	patient, strict string
+	// And one for a proxy that says by the PROXY protocol whom it speaks for.
+	proxied string
 }
 
 // postfixUsers are those with a Maildir; each test has its own.
 var postfixUsers = strings.Fields(`first bytes-1 bytes-2 bytes-3 bytes-4 bytes-5 bytes-6 bytes-7 bytes-8
 	in-clear unverified no-starttls after-refusal login by-policy
-	pool-1 pool-2 pool-3 pool-4 pool-5 pool-6 pool-7 pool-8`)
+	pool-1 pool-2 pool-3 pool-4 pool-5 pool-6 pool-7 pool-8
+	haproxy socks`)
 
 // postfixTrace are the header fields that Postfix puts on top.
 var postfixTrace = []string{"Return-Path", "X-Original-To", "Delivered-To", "Received"}
@@ -48,14 +53,14 @@ const postfixRefusals = `
 // startPostfix starts Postfix in a new directory. The socket is where Dovecot checks passwords.
 func startPostfix(dir, saslSocket string) (*postfix, error) {
 	p := &postfix{dir: dir}
-	ports := make([]int, 5)
+	ports := make([]int, 6)
 	for i := range ports {
 		var err error
 		if ports[i], err = freePort(); err != nil {
 			return nil, err
 		}
 	}
-	for i, address := range []*string{&p.smtp, &p.clear, &p.auth, &p.patient, &p.strict} {
+	for i, address := range []*string{&p.smtp, &p.clear, &p.auth, &p.patient, &p.strict, &p.proxied} {
 		*address = loopback(ports[i])
 	}
 	if err := p.configure(saslSocket); err != nil {
@@ -96,7 +101,7 @@ func (p *postfix) configure(saslSocket string) error {
 	}
 	fill := strings.NewReplacer("DIR", p.dir, "UID", fmt.Sprint(nobody.Uid), "GID", fmt.Sprint(nobody.Gid),
 		"NAME", postfixName, "SASL", saslSocket, "SMTP", p.smtp, "CLEAR", p.clear, "AUTH", p.auth,
-		"PATIENT", p.patient, "STRICT", p.strict).Replace
+		"PATIENT", p.patient, "STRICT", p.strict, "PROXIED", p.proxied).Replace
 	for name, content := range map[string]string{
 		"etc/main.cf": fill(postfixMain), "etc/master.cf": fill(postfixMaster),
 		"etc/users": users.String(), "etc/refusals": postfixRefusals,
@@ -139,6 +144,8 @@ virtual_gid_maps = static:GID
 virtual_transport = virtual
 transport_maps = inline:{ discard.test=discard: }
 smtpd_peername_lookup = no
+smtpd_client_port_logging = yes
+enable_long_queue_ids = yes
 smtpd_relay_restrictions = reject_unauth_destination
 smtpd_recipient_restrictions = check_recipient_access regexp:DIR/etc/refusals
 smtpd_client_connection_count_limit = 0
@@ -158,6 +165,7 @@ AUTH     inet        n - n -     - smtpd -o smtpd_tls_security_level=encrypt -o 
 PATIENT  inet        n - n -     - smtpd -o smtpd_soft_error_limit=100000 -o smtpd_hard_error_limit=100000
     -o smtpd_junk_command_limit=100000
 STRICT   inet        n - n -     - smtpd -o smtpd_error_sleep_time=0
+PROXIED  inet        n - n -     - smtpd -o smtpd_upstream_proxy_protocol=haproxy
 pickup   unix        n - n 60    1 pickup
 cleanup  unix        n - n -     0 cleanup
 qmgr     unix        n - n 300   1 qmgr
@@ -227,6 +235,26 @@ func (l *postfixLog) text(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(text[l.from:])
+}
+
+// postfixClient is how Postfix notes who sent a message, by the name of the queue file. Such names are not used
+// again, because they are of the long kind.
+var postfixClient = regexp.MustCompile(`: ([0-9A-Za-z]+): client=unknown\[(\S+?)\]:(\d+)`)
+
+// clients are the addresses and ports that messages came from, by the names of the queue files, at the end
+// of n connections.
+func (l *postfixLog) clients(t *testing.T, n int) map[string]netip.AddrPort {
+	t.Helper()
+	l.dialogues(t, n)
+	found := map[string]netip.AddrPort{}
+	for _, m := range postfixClient.FindAllStringSubmatch(l.text(t), -1) {
+		client, err := netip.ParseAddrPort(net.JoinHostPort(m[2], m[3]))
+		if err != nil {
+			t.Fatalf("%v in %s", err, m[0])
+		}
+		found[m[1]] = client
+	}
+	return found
 }
 
 // postfixDialogue is how Postfix sums a connection up: how often it accepted which command.

@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,7 +42,9 @@ func mustSee(t *testing.T, what string, ok func() bool) {
 // process is a server that a test started: the leader of a process group of its own.
 type process struct {
 	cmd    *exec.Cmd
+	output string // the file that it writes to
 	exited chan struct{}
+	stop   func() error // ends the server; the first call counts
 }
 
 // launch starts a server as the given user (nil: as root) with its output in a file. The keeper stops
@@ -51,7 +55,8 @@ func launch(as *syscall.Credential, output string, argv ...string) (*process, er
 		return nil, err
 	}
 	defer out.Close()
-	p := &process{cmd: exec.Command(argv[0], argv[1:]...), exited: make(chan struct{})}
+	p := &process{cmd: exec.Command(argv[0], argv[1:]...), output: output, exited: make(chan struct{})}
+	p.stop = sync.OnceValue(p.end)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as}
@@ -64,6 +69,38 @@ func launch(as *syscall.Credential, output string, argv ...string) (*process, er
 		close(p.exited)
 	}()
 	return p, nil
+}
+
+// serve starts a server for one test, as the user nobody, and waits until it listens on a port.
+func serve(t *testing.T, port int, argv ...string) *process {
+	t.Helper()
+	nobody, err := account("nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := launch(nobody, filepath.Join(t.TempDir(), "output"), argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := p.listens(port); err != nil {
+		t.Fatalf("%v\n%s", err, p.said(t))
+	}
+	return p
+}
+
+// said is what the server has written so far.
+func (p *process) said(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(p.output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // listens waits until the server listens on a port. It makes no connection, because servers count
@@ -83,8 +120,8 @@ func (p *process) listens(port int) error {
 	return err
 }
 
-// stop ends the server.
-func (p *process) stop() error {
+// end ends the server.
+func (p *process) end() error {
 	if err := endGroup(p.cmd.Process.Pid); err != nil {
 		return err
 	}

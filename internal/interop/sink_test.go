@@ -4,7 +4,6 @@ package interop
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -14,35 +13,16 @@ import (
 type sink struct {
 	address string
 	port    int
-	output  string
 	server  *process
 }
 
 // startSink starts an smtp-sink for one test.
 func startSink(t *testing.T, options ...string) *sink {
 	t.Helper()
-	port, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody, err := account("nobody")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &sink{address: loopback(port), port: port, output: filepath.Join(t.TempDir(), "sink.out")}
+	port := mustFreePort(t)
+	s := &sink{address: loopback(port), port: port}
 	argv := append([]string{"/usr/sbin/smtp-sink", "-c"}, options...)
-	if s.server, err = launch(nobody, s.output, append(argv, "inet:"+s.address, "1000")...); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.server.stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.server.listens(port); err != nil {
-		said, _ := os.ReadFile(s.output)
-		t.Fatalf("%v\n%s", err, said)
-	}
+	s.server = serve(t, port, append(argv, "inet:"+s.address, "1000")...)
 	return s
 }
 
@@ -54,7 +34,7 @@ var sinkLine = regexp.MustCompile(`sess=(\d+) quit=(\d+) mesg=(\d+)`)
 // counts is the last line of the sink's running account.
 func (s *sink) counts(t *testing.T) sinkCounts {
 	t.Helper()
-	f, err := os.Open(s.output)
+	f, err := os.Open(s.server.output)
 	if err != nil {
 		t.Fatal(err)
 	}
