@@ -1,5 +1,6 @@
 // Package interop has the tests against servers that others wrote: Postfix, Postfix's smtp-sink, Dovecot,
-// and the proxies HAProxy, Dante and microsocks. It holds no code of the library, and without the build tag interop no test either:
+// and the proxies HAProxy, Dante and microsocks. It holds no code of the library, and without the build
+// tag interop no test either:
 //
 //	go test -tags interop -count=1 ./internal/interop/...
 //
