@@ -1473,7 +1473,7 @@ func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain 
 	s.opened()
 	if w.source.config.proxy() != "" {
 		s.info.Proxy, s.info.RemoteAddr = s.info.RemoteAddr, c.address()
-		if s.info.LocalAddr = ""; source.IsValid() {
+		if s.info.LocalAddr = ""; source.IsValid() && !source.Addr().IsUnspecified() {
 			s.info.LocalAddr = source.String()
 		}
 	}
@@ -1573,7 +1573,7 @@ func (r *Runtime) connect(ctx context.Context, readyName string, to DialRequest)
 	}
 	var d net.Dialer
 	if to.Source.IsValid() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(to.Source, 0))
+		d.LocalAddr, d.Control = net.TCPAddrFromAddrPort(netip.AddrPortFrom(to.Source, 0)), egress.LateBind
 	}
 	return d.DialContext(ctx, to.Network, to.Address)
 }
@@ -1605,7 +1605,7 @@ func (s *EgressSource) via() (*proxy.Via, error) {
 func (r *Runtime) blame(s *EgressSource, err error) {
 	var rule *Suspension
 	switch _, proxied := errors.AsType[*proxyError](err); {
-	case isUnplumbed(err), errors.Is(err, proxy.ErrUnplumbed):
+	case s.SourceAddress.IsValid() && isUnplumbed(err), errors.Is(err, proxy.ErrUnplumbed):
 		rule = s.SuspendWhenUnplumbed
 	case proxied && !errors.Is(err, proxy.ErrRefused):
 		rule = s.SuspendWhenProxyUnhealthy
@@ -1615,8 +1615,12 @@ func (r *Runtime) blame(s *EgressSource, err error) {
 	}
 }
 
-// isUnplumbed: the address to bind is none of this machine's.
-func isUnplumbed(err error) bool { return errors.Is(err, syscall.EADDRNOTAVAIL) }
+// isUnplumbed: the address to bind is none of this machine's. To connect may fail in the same words, for want
+// of a port or of a route.
+func isUnplumbed(err error) bool {
+	call, ok := errors.AsType[*os.SyscallError](err)
+	return errors.Is(err, syscall.EADDRNOTAVAIL) && (!ok || call.Syscall == "bind")
+}
 
 // inCommon says what the failures of all hosts have in common, if that says more than they do.
 func inCommon(err error) string {
