@@ -160,6 +160,7 @@ func (m *model) acquire(g *modelGroup) {
 	}
 	// With others in line, or room that is already being made, it is not for this call alone.
 	inLine := len(g.queue) > 0 || m.ending(g) > 0 || m.pressed(g)
+	unsure := anyUnsure(g.idle) || slices.ContainsFunc(g.held, func(c *modelCall) bool { return c.session != nil && c.session.unsure })
 
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	g.queue = append(g.queue, c)
@@ -171,7 +172,7 @@ func (m *model) acquire(g *modelGroup) {
 	m.settle(func(s *modelSession) bool {
 		return changed || inLine && s.group == g || s == evicted || slices.Contains(passed, s) || s.group != g && s.group.shares(g)
 	})
-	if changed || inLine || anyUnsure(shared) || anyUnsure(comfortable) {
+	if changed || inLine || unsure {
 		return // the idle sessions above the new limit went first, or others did
 	}
 	if len(passed) > 0 && (until > 0 || len(g.shared) > 0 || g.lending != nil || g.opening != nil || len(shared) > 0) {
@@ -256,6 +257,10 @@ func (m *model) postpone(g *modelGroup) {
 		return
 	}
 	c := g.held[i]
+	if c.ctx.Err() != nil { // it gave up at the moment when it was served, and does so now for good
+		g.gaveUp++
+		m.moving = true
+	}
 	g.held = slices.Delete(g.held, i, i+1)
 	wait := time.Duration(m.rng.IntN(3000)) * time.Millisecond
 	if until := time.Now().Add(wait); until.After(g.barred) {
