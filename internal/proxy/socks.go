@@ -90,7 +90,7 @@ func (h *handshake) logIn() error {
 	}
 	if status != succeeded {
 		h.code = status
-		return fmt.Errorf("%w: wrong user name %q or password (status %d)", ErrAuth, name, status)
+		return fmt.Errorf("%w: wrong user name or password (status %d)", ErrAuth, status)
 	}
 	return nil
 }

@@ -160,7 +160,7 @@ func TestSOCKSRefusals(t *testing.T) {
 		{"SOCKS4", Via{}, []turn{offerNone.answered("00 5b")}, stepMethod, 0, nil, "version 0 instead of 5"},
 		{"HTTP", Via{}, []turn{offerNone.answered(hex.EncodeToString([]byte("HTTP/1.0 400 Bad Request\r\n\r\n")))}, stepMethod, 0, nil, "version 72"},
 		{"SMTP", Via{}, []turn{offerNone.answered(hex.EncodeToString([]byte("220 mx.example\r\n")))}, stepMethod, 0, nil, "version 50"},
-		{"wrong password", user, []turn{offerPassword, logIn.answered("01 01")}, stepAuth, 1, ErrAuth, `wrong user name "user" or password (status 1)`},
+		{"wrong password", user, []turn{offerPassword, logIn.answered("01 01")}, stepAuth, 1, ErrAuth, `wrong user name or password (status 1)`},
 		{"wrong password, 255", user, []turn{offerPassword, logIn.answered("01 ff")}, stepAuth, 255, ErrAuth, "status 255"},
 		{"login of version 5", user, []turn{offerPassword, logIn.answered("05 00")}, stepAuth, 0, nil, "version 5 instead of 1"},
 		{"bind of version 4", Via{Source: src4}, []turn{offerNone, bind4.answered("04 00 00 01 c0000201 0000")}, stepBind, 0, nil, "version 4"},
