@@ -511,7 +511,7 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 		switch {
 		case err != nil:
 			lease.Discard()
-			return nil, storeFailed(err)
+			return nil, r.notHeld(ctx, err)
 		case wait == 0:
 			return e.open(ctx, policy, w, queue, lease, key, release)
 		}

@@ -1301,7 +1301,7 @@ func (c *carrier) admitted(ctx context.Context) (*smtpSession, Result) {
 		release, wait, err := shared.hold(ctx, r, c.way)
 		switch {
 		case err != nil:
-			return nil, storeFailed(err)
+			return nil, r.notHeld(ctx, err)
 		case wait == 0:
 			return c.open(ctx, release)
 		}
@@ -1997,6 +1997,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// notHeld is the result of a message for whose connection the store was asked in vain.
+func (r *Runtime) notHeld(ctx context.Context, err error) Result {
+	if cause := r.ended(ctx); cause != nil {
+		return unsent(cause)
+	}
+	return storeFailed(err)
 }
 
 // storeFailed is the result of a message that could not be counted where other processes count too.
