@@ -494,6 +494,12 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 	if err != nil {
 		return nil, r.notAcquired(w, err)
 	}
+	given := false
+	defer func() {
+		if !given { // which does nothing where the lease has ended, but not where something of the host's panicked
+			lease.Discard()
+		}
+	}()
 	if why := r.passShared(ctx, w); why != nil {
 		lease.Release()
 		return nil, *why
@@ -505,38 +511,48 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 			if t := r.Trace; t != nil && t.Reused != nil {
 				t.Reused(s.copyInfo())
 			}
+			given = true
 			return lease, Result{}
 		}
 		release, wait, err := shared.hold(ctx, r, w)
 		switch {
 		case err != nil:
-			lease.Discard()
-			return nil, storeFailed(err)
+			return nil, r.notHeld(ctx, err)
 		case wait == 0:
-			return e.open(ctx, policy, w, queue, lease, key, release)
+			if why := e.open(ctx, policy, w, queue, lease, key, release); why != nil {
+				return nil, *why
+			}
+			given = true
+			return lease, Result{}
 		}
-		if lease, err = lease.Postpone(ctx, wait); err != nil {
+		next, err := lease.Postpone(ctx, wait)
+		if err != nil {
 			return nil, r.notAcquired(w, err)
 		}
+		lease = next
 	}
 }
 
-// open makes a connection and puts it into the lease.
-func (e *luaEngine) open(ctx context.Context, p *Policy, w *way, queue QueueName, lease *sessions.Lease[*luaSession], key string, release func()) (*sessions.Lease[*luaSession], Result) {
+// open makes a connection and puts it into the lease. A result says why it could not.
+func (e *luaEngine) open(ctx context.Context, p *Policy, w *way, queue QueueName, lease *sessions.Lease[*luaSession], key string, release func()) *Result {
+	var s *luaSession
+	defer func() {
+		if s == nil {
+			release()
+		}
+	}()
 	s, err := e.connect(ctx, p, w, queue)
 	if err != nil {
-		release()
-		lease.Discard()
 		if cause := ended(ctx); cause != nil {
-			return nil, unsent(cause)
+			return new(unsent(cause))
 		}
 		w.name.Unreached()
-		return nil, e.notConnected(err)
+		return new(e.notConnected(err))
 	}
 	w.name.Reached()
 	s.release = release
 	lease.Opened(key, s)
-	return lease, Result{}
+	return nil
 }
 
 // notConnected is the result of a constructor that gave no connection, whatever it raised.

@@ -1301,7 +1301,7 @@ func (c *carrier) admitted(ctx context.Context) (*smtpSession, Result) {
 		release, wait, err := shared.hold(ctx, r, c.way)
 		switch {
 		case err != nil:
-			return nil, storeFailed(err)
+			return nil, r.notHeld(ctx, err)
 		case wait == 0:
 			return c.open(ctx, release)
 		}
@@ -1315,9 +1315,14 @@ func (c *carrier) admitted(ctx context.Context) (*smtpSession, Result) {
 // released when it has ended.
 func (c *carrier) open(ctx context.Context, release func()) (*smtpSession, Result) {
 	e := c.engine
+	var s *smtpSession
+	defer func() {
+		if s == nil { // it could not be opened, or something of the host's panicked
+			release()
+		}
+	}()
 	s, err := e.connect(ctx, c.way, c.avoid)
 	if err != nil {
-		release()
 		if cause := e.runtime.ended(ctx); cause != nil {
 			return nil, unsent(cause)
 		}
@@ -1477,12 +1482,19 @@ func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain 
 			s.info.LocalAddr = source.String()
 		}
 	}
+	if t := r.Trace; t != nil && t.Opened != nil {
+		told := false
+		defer func() {
+			if !told { // the hook panicked
+				s.wire.Close()
+			}
+		}()
+		t.Opened(s.copyInfo())
+		told = true
+	}
 	e.mu.Lock()
 	e.open[s] = struct{}{}
 	e.mu.Unlock()
-	if t := r.Trace; t != nil && t.Opened != nil {
-		t.Opened(s.copyInfo())
-	}
 	return s, nil
 }
 
@@ -2003,6 +2015,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// notHeld is the result of a message for whose connection the store was asked in vain.
+func (r *Runtime) notHeld(ctx context.Context, err error) Result {
+	if cause := r.ended(ctx); cause != nil {
+		return unsent(cause)
+	}
+	return storeFailed(err)
+}
+
 // storeFailed is the result of a message that could not be counted where other processes count too.
 func storeFailed(err error) Result {
 	return Result{Status: Transient, Scope: ScopeReadyName, Err: err,
@@ -2039,11 +2059,16 @@ func (r *Runtime) holdShared(ctx context.Context, w *way) (release func(), wait 
 	defer done()
 	path := &w.path.config
 	var held []func()
-	release = func() {
+	giveBack := func() {
 		for _, give := range held {
 			give()
 		}
 	}
+	defer func() {
+		if release == nil { // no room, an error, or the store panicked
+			giveBack()
+		}
+	}()
 	limits := map[string]Limit{"connections " + w.ready: path.ConnectionLimit}
 	for name, limit := range path.AdditionalConnectionLimits {
 		limits["connections:"+name] = limit
@@ -2055,21 +2080,18 @@ func (r *Runtime) holdShared(ctx context.Context, w *way) (release func(), wait 
 		give, err := r.Limits.Hold(ctx, name, limits[name])
 		switch {
 		case err != nil:
-			release()
 			return nil, 0, err
 		case give == nil:
-			release()
 			return nil, holdAgain, nil
 		}
 		held = append(held, give)
 	}
 	if rate := path.MaxConnectionRate; rate != (Rate{}) && !rate.Local {
 		if wait, err = r.Limits.Pass(ctx, "connection "+w.ready, rate); wait > 0 || err != nil {
-			release()
 			return nil, wait, err
 		}
 	}
-	return release, 0, nil
+	return giveBack, 0, nil
 }
 
 // holdAgain is after how long room is asked for again that another process has: nobody tells when it comes

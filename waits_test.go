@@ -1,0 +1,129 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mtadelivery/delivery/internal/smtptest"
+)
+
+// mute is a Limits whose store does not answer.
+type mute struct{ pass, hold bool }
+
+func (m mute) Pass(ctx context.Context, _ string, _ Rate) (time.Duration, error) {
+	if m.pass {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return 0, nil
+}
+
+func (m mute) Hold(ctx context.Context, _ string, _ Limit) (func(), error) {
+	if m.hold {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return func() {}, nil
+}
+
+// TestTheCallersEndAtTheStore: who gives up while the store is asked has tried nothing, and it says nothing of
+// the others.
+func TestTheCallersEndAtTheStore(t *testing.T) {
+	for _, limits := range []mute{{pass: true}, {hold: true}} {
+		t.Run(fmt.Sprintf("%+v", limits), func(t *testing.T) {
+			virtual(t, `"max_message_rate": "100/s", `, smtptest.Link{}, &smtptest.Sink{}, func(t *testing.T, rt *Runtime, p Protocol) {
+				rt.Limits = limits
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				r := p.Deliver(ctx, messageTo("a@x.test")).Results[0]
+				if r.Status != Unsent || r.Scope != ScopeMessage || r.Err != context.DeadlineExceeded {
+					t.Errorf("%s of the %s: %v", r.Status, r.Scope, r.Err)
+				}
+			})
+		})
+	}
+}
+
+// fragileHost is a host's part that panics at one point.
+type fragileHost struct {
+	LocalLimits
+	at string
+}
+
+func (f *fragileHost) panicAt(point string) {
+	if point == f.at {
+		panic(point)
+	}
+}
+
+func (f *fragileHost) Pass(ctx context.Context, name string, rate Rate) (time.Duration, error) {
+	f.panicAt("pass")
+	return f.LocalLimits.Pass(ctx, name, rate)
+}
+
+func (f *fragileHost) Hold(ctx context.Context, name string, limit Limit) (func(), error) {
+	if strings.HasPrefix(name, "connections:") { // the second
+		f.panicAt("hold")
+	}
+	return f.LocalLimits.Hold(ctx, name, limit)
+}
+
+// TestPanicsOfTheHost: what a host recovers from leaves no permission and no share of a limit behind, or Close
+// would wait for it.
+func TestPanicsOfTheHost(t *testing.T) {
+	const path = `"max_message_rate": "100/s", "additional_connection_limits": {"all": 4}, `
+	play := func(t *testing.T, rt *Runtime, p Protocol, at string) {
+		host := &fragileHost{at: at}
+		rt.Limits = host
+		rt.Trace = &Trace{
+			Dialing: func(string, DialRequest) { host.panicAt("dialing") },
+			Opened:  func(*Session) { host.panicAt("opened") },
+			Reused:  func(*Session) { host.panicAt("reused") },
+		}
+		func() {
+			defer func() {
+				if recover() != at {
+					t.Error("no panic")
+				}
+			}()
+			for range 2 {
+				p.Deliver(t.Context(), messageTo("a@x.test"))
+			}
+		}()
+		for _, n := range rt.Stats().Ready {
+			if n.Opening+n.Busy > 0 {
+				t.Errorf("still lent: %+v", n)
+			}
+		}
+		if err := rt.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		host.mu.Lock()
+		defer host.mu.Unlock()
+		if len(host.held) > 0 {
+			t.Errorf("still held: %v", host.held)
+		}
+	}
+	for _, at := range []string{"pass", "hold", "dialing", "opened", "reused"} {
+		t.Run("SMTP, "+at, func(t *testing.T) {
+			virtual(t, path, smtptest.Link{}, &smtptest.Sink{}, func(t *testing.T, rt *Runtime, p Protocol) { play(t, rt, p, at) })
+		})
+	}
+	for _, at := range []string{"pass", "hold", "opened", "reused"} {
+		t.Run("Lua, "+at, func(t *testing.T) {
+			rt := newRuntime(t)
+			rt.Egress = loopback(path)
+			policy, err := rt.ParsePolicy(t.Context(), "policy.lua", []byte(`kumo.on('make', function()
+				return { send = function() return 'ok' end }
+			end)`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rt.SetPolicy(policy)
+			play(t, rt, protocolOf(t, rt, `{"protocol": {"custom_lua": {"constructor": "make"}}}`), at)
+		})
+	}
+}
