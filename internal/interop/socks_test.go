@@ -168,7 +168,7 @@ func TestSOCKSCredentials(t *testing.T) {
 			protocol := through(t, &rt, one(source), s.address)
 			r := deliverOne(t, protocol, "user@example.test")
 			if text := r.Response.Text; r.Status != delivery.Transient || r.Response.Code != 400 || r.MaybeDelivered ||
-				!strings.Contains(text, "the proxy cannot be used") || !strings.Contains(text, "does not accept the credentials") {
+				!strings.Contains(text, "the proxy cannot be used") || !strings.Contains(text, "did not authenticate us") {
 				t.Errorf("%s %s, want 400 because of the credentials", r.Status, r.Response)
 			}
 			if strings.Contains(fmt.Sprintf("%s %v", r.Response.Text, r.Err), socksPassword) {
