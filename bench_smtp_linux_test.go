@@ -214,7 +214,7 @@ func TestBenchSink(t *testing.T) {
 }
 
 // startBenchSink returns the address of a sink in a process of its own, which ends with the benchmark.
-func startBenchSink(b *testing.B) string {
+func startBenchSink(b testing.TB) string {
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)

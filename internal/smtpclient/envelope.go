@@ -131,7 +131,8 @@ func (s *Session) judgeRcpt(env *Envelope, i int) *Reply {
 			return late
 		}
 	}
-	if s.mailParams(r) != s.mailParams(&env.Rcpts[0]) {
+	// Where they go may change at any moment, by what the peer answers to another message.
+	if !s.paramsWithRcpt.Load() && s.offeredParams(r) != s.offeredParams(&env.Rcpts[0]) {
 		return &replyOtherParam
 	}
 	return nil
