@@ -571,3 +571,18 @@ func TestAFullSourceIsPassedOver(t *testing.T) {
 		t.Errorf("sent from %v, want 2 from full and the rest from other", from)
 	}
 }
+
+// TestAPeerThatTakesFewMessages: calls do not crowd at a session that has no message left for them (RFC 9422).
+func TestAPeerThatTakesFewMessages(t *testing.T) {
+	for _, most := range []int{1, 2, 5} {
+		sink := &smtptest.Sink{Offer: []string{fmt.Sprintf("LIMITS MAILMAX=%d", most)}, CountOnly: true}
+		virtual(t, `"connection_limit": 2, `, smtptest.Link{Latency: 10 * time.Millisecond}, sink, func(t *testing.T, rt *Runtime, p Protocol) {
+			if count := statuses(atOnce(p, 400)); count[Delivered] != 400 {
+				t.Errorf("%v", count)
+			}
+			if n := rt.Stats().Ready[0]; n.Opened+n.Reused > 500 {
+				t.Errorf("400 messages took a session %d times", n.Opened+n.Reused)
+			}
+		})
+	}
+}
