@@ -1521,6 +1521,8 @@ type recipient struct {
 	options *smtp.RcptOptions
 	// crowded: it may have been one too many in a transaction already.
 	crowded bool
+	// before is its result of a transaction after which another was to do better; nil: there was none.
+	before *Result
 }
 
 // newAttempt checks the message. With an error no recipient can be served, and the results say so;

@@ -1118,7 +1118,7 @@ type carrier struct {
 	lease  *sessions.Lease[*smtpSession]
 	// avoid are the keys of the hosts that have failed this message and are not gone to again.
 	avoid []string
-	// counted: the message has passed the rates that other processes share.
+	// counted: the message has passed all rates, and counts in none again.
 	counted bool
 	// sending: a transaction is under way, or a panic of the host's body has left it open.
 	sending bool
@@ -1144,7 +1144,7 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 		if s == nil {
 			res.Session = c.way.unopened()
 			for i := range left {
-				a.settle(&left[i], res)
+				c.judge(ctx, a, &left[i], res)
 			}
 			return
 		}
@@ -1225,24 +1225,37 @@ func (c *carrier) settle(ctx context.Context, a *attempt, s *smtpSession, conten
 	var first, last []recipient
 	for i := range part {
 		to, r := &part[i], &v.tx.Results[i]
-		switch {
-		case v.again && r.Err != nil, v.elsewhere && transportFailed(*r):
+		if v.again && r.Err != nil {
 			first = append(first, *to)
-			continue
-		case i > 0 && !to.crowded && maybeTooMany(r), i > 0 && tooMany(r):
-			to.crowded = true
-			last = append(last, *to)
 			continue
 		}
 		res := s.resultOf(r, v.tx)
-		c.engine.runtime.rewrite(ctx, a, &res)
 		res.Session, res.ContentChanged = info, v.tx.ContentBegan && content.Changed() && !a.binary()
-		a.settle(to, res)
+		switch {
+		case v.elsewhere && transportFailed(*r):
+			to.before = new(res)
+			first = append(first, *to)
+		case i > 0 && !to.crowded && maybeTooMany(r), i > 0 && tooMany(r):
+			to.crowded, to.before = true, new(res)
+			last = append(last, *to)
+		default:
+			c.judge(ctx, a, to, res)
+		}
 	}
 	if first == nil && last == nil {
 		return rest
 	}
 	return slices.Concat(first, rest, last)
+}
+
+// judge gives a recipient its result. One that was tried before, when nothing more can be tried, has the result
+// that it had then.
+func (c *carrier) judge(ctx context.Context, a *attempt, to *recipient, res Result) {
+	if res.Status == Unsent && to.before != nil {
+		res = *to.before
+	}
+	c.engine.runtime.rewrite(ctx, a, &res)
+	a.settle(to, res)
 }
 
 // binary reports whether the content goes out octet for octet.
@@ -1261,7 +1274,7 @@ func (c *carrier) session(ctx context.Context) (s *smtpSession, why Result) {
 		}
 	}
 	request := c.way.request
-	request.Keys = c.keys()
+	request.Keys, request.Passed = c.keys(), c.counted
 	lease, err := c.engine.runtime.state.smtp.Acquire(ctx, request)
 	if err != nil {
 		return nil, c.engine.runtime.notAcquired(c.way, err)
