@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -584,5 +587,29 @@ func TestAPeerThatTakesFewMessages(t *testing.T) {
 				t.Errorf("400 messages took a session %d times", n.Opened+n.Reused)
 			}
 		})
+	}
+}
+
+// TestTheCallersEndBlamesNobody: a source is not suspended because a caller gave up in the middle of the dialogue
+// with its proxy.
+func TestTheCallersEndBlamesNobody(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t)}
+	s.rt.Egress = s
+	ctx, cancel := context.WithCancel(t.Context())
+	proxy := peer(t, func(c net.Conn, r *bufio.Reader) { r.ReadByte(); cancel(); io.Copy(io.Discard, r) })
+	s.pool, s.sources = []string{"source"}, map[string]string{"source": fmt.Sprintf(
+		`"socks5_proxy_server": %q, "suspend_when_proxy_unhealthy": {"trigger": "Immediate", "duration": "1h"}, `, proxy)}
+	r := s.over("pool", s.nobody()).Deliver(ctx, messageTo("a@x.test")).Results[0]
+	if _, suspended := s.rt.state.health.Suspended("source"); r.Status != Unsent || suspended {
+		t.Errorf("%s %v, suspended: %v", r.Status, r.Err, suspended)
+	}
+}
+
+func TestIsUnplumbed(t *testing.T) {
+	for call, want := range map[string]bool{"bind": true, "connect": false} {
+		err := &net.OpError{Op: "dial", Err: os.NewSyscallError(call, syscall.EADDRNOTAVAIL)}
+		if isUnplumbed(err) != want || isUnplumbed(syscall.ECONNREFUSED) {
+			t.Errorf("%v is one: %v", err, !want)
+		}
 	}
 }

@@ -1482,7 +1482,9 @@ func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain 
 	cfg.Began = time.Now()
 	conn, source, err := r.dial(ctx, w, c)
 	if err != nil {
-		r.blame(&w.source.config, err)
+		if ended(ctx) == nil { // else it failed because nobody waits for it any more
+			r.blame(&w.source.config, err)
+		}
 		return nil, err
 	}
 	if s.wire, err = smtpclient.Open(ctx, conn, cfg); err != nil {
@@ -1640,8 +1642,12 @@ func (r *Runtime) blame(s *EgressSource, err error) {
 	}
 }
 
-// isUnplumbed: the address to bind is none of this machine's.
-func isUnplumbed(err error) bool { return errors.Is(err, syscall.EADDRNOTAVAIL) }
+// isUnplumbed: the address to bind is none of this machine's. Connecting fails so too, where there is no local
+// port left, or no address of the family.
+func isUnplumbed(err error) bool {
+	call, ok := errors.AsType[*os.SyscallError](err)
+	return errors.Is(err, syscall.EADDRNOTAVAIL) && !(ok && call.Syscall == "connect")
+}
 
 // inCommon says what the failures of all hosts have in common, if that says more than they do.
 func inCommon(err error) string {
