@@ -613,3 +613,27 @@ func TestIsUnplumbed(t *testing.T) {
 		}
 	}
 }
+
+// TestTheSourceOfASession: a result names its source also where no session was opened, and a proxy only where the
+// connection went through it.
+func TestTheSourceOfASession(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t), pool: []string{"source"}, sources: map[string]string{"source": `"socks5_proxy_server": "127.0.0.1:1", `}}
+	s.rt.Egress = s
+	socket := t.TempDir() + "/lmtp.sock"
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Skip(err)
+	}
+	sink := &smtptest.Sink{}
+	sink.Serve(l)
+	t.Cleanup(func() { sink.Close() })
+	local := protocolOf(t, s.rt, fmt.Sprintf(`{"egress_pool": "pool", "protocol": {"smtp": {"mx_list": [%q]}}}`, socket))
+	r := s.send(local, "user")[0]
+	s.wantDelivered(r)
+	if r.Session.Source != "source" || r.Session.Proxy != "" || r.Session.RemoteAddr != socket {
+		t.Errorf("%+v", r.Session)
+	}
+	if r := s.send(s.over("pool", "127.0.0.1:2"), "user")[0]; r.Session.Source != "source" || r.Session.ID != "" {
+		t.Errorf("%+v", r.Session)
+	}
+}

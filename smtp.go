@@ -893,9 +893,9 @@ func (w *way) unopened() *Session {
 	case w.ready == "":
 		return nil
 	case w.path == nil:
-		return &Session{ReadyName: w.ready, Protocol: "smtp"}
+		return &Session{ReadyName: w.ready, Source: w.source.config.Name, Protocol: "smtp"}
 	}
-	return &Session{ReadyName: w.ready, Protocol: w.protocol()}
+	return &Session{ReadyName: w.ready, Source: w.source.config.Name, Protocol: w.protocol()}
 }
 
 // wayFrom finds the way from a source. What was found before is taken again while everything that it was
@@ -1491,7 +1491,7 @@ func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain 
 		return nil, err
 	}
 	s.opened()
-	if w.source.config.proxy() != "" {
+	if w.source.config.proxy() != "" && c.unix == "" {
 		s.info.Proxy, s.info.RemoteAddr = s.info.RemoteAddr, c.address()
 		if s.info.LocalAddr = ""; source.IsValid() {
 			s.info.LocalAddr = source.String()
