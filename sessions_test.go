@@ -370,6 +370,30 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// TestRewriteOfWhatWasTaken: what the peer has is delivered, or it would be sent again.
+func TestRewriteOfWhatWasTaken(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t)}
+	s.rt.Egress = s
+	policy, err := s.rt.ParsePolicy(t.Context(), "policy.lua", []byte(`kumo.on('smtp_client_rewrite_delivery_status', function() return 451 end)`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.rt.SetPolicy(policy)
+	addr := peer(t, func(c net.Conn, r *bufio.Reader) {
+		greet(c, r)
+		answer(c, r, "250 ok", "250 ok", "354 go")
+		for line := ""; line != ".\r\n"; {
+			var err error
+			if line, err = r.ReadString('\n'); err != nil {
+				return
+			}
+		}
+		io.WriteString(c, "252 taken\r\n")
+		farewell(c, r)
+	})
+	s.want(s.send(s.to(addr), "user")[0], Delivered, 252, ".")
+}
+
 // TestConfigRefresh: new messages go by the new path, and what was opened by the old one ends.
 func TestConfigRefresh(t *testing.T) {
 	var name atomic.Value

@@ -1947,9 +1947,10 @@ func (s *smtpSession) resultOfFailure(r *smtpclient.Result, tx *smtpclient.Trans
 	return res
 }
 
-// rewrite lets the policy give a reply that is not 250 another code: smtp_client_rewrite_delivery_status.
+// rewrite lets the policy give a reply another code: smtp_client_rewrite_delivery_status. It is not asked about
+// replies that accept, whatever their code: the peer has the message, and no code changes that.
 func (r *Runtime) rewrite(ctx context.Context, a *attempt, res *Result) {
-	if res.Err != nil || res.Response.Code == 250 {
+	if res.Err != nil || res.Status == Delivered {
 		return
 	}
 	p := r.currentPolicy()
