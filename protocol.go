@@ -118,6 +118,7 @@
 //	try_next_host_... on a hang-up   not done                 done, but never where the peer may have the message
 //	rates, full ready queues         the queue is put back    Unsent with RetryAfter and ScopeReadyName: the queue is the host's
 //	recipients left by a dead peer   come again later         go on over another connection at once
+//	rewriting a 251 to a failure     the message comes again  what the peer took is Delivered: the event is not asked
 //	half of a proxy pair             no proxy is used         a config error: mail would leave from the wrong address
 //	both kinds of proxy              HAProxy is used          a config error: a connection goes through one
 //	socks5_proxy_server alone        no proxy is used         plain CONNECT, which any SOCKS5 server understands

@@ -556,6 +556,28 @@ func TestPlanCountsNothing(t *testing.T) {
 	}
 }
 
+// TestPlanTakesNoTurn: the source that a plan names is the one that the next message goes from.
+func TestPlanTakesNoTurn(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t), pool: []string{"a", "b"}}
+	s.rt.Egress = s
+	_, addr := s.sink(&smtptest.Sink{})
+	p := s.over("pool", addr)
+	from := map[string]int{}
+	for range 6 {
+		plan, err := p.Plan(t.Context(), messageTo("a@x.test"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := s.send(p, "user")[0]
+		if from[r.Session.Source]++; plan.ReadyName != r.Session.ReadyName {
+			t.Errorf("planned %s, sent by %s", plan.ReadyName, r.Session.ReadyName)
+		}
+	}
+	if from["a"] != 3 || from["b"] != 3 {
+		t.Errorf("sent from %v", from)
+	}
+}
+
 // TestAFullSourceIsPassedOver: a message goes by the other source of its pool rather than nowhere.
 func TestAFullSourceIsPassedOver(t *testing.T) {
 	stall := make(chan struct{})

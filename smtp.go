@@ -687,7 +687,7 @@ type wayFinder interface {
 }
 
 // choose takes the ways from one source after another, as it is their turn, and returns the first that may
-// be used. A call that only wants to know counts in no rate.
+// be used. A call that only wants to know takes no turn and counts in no rate.
 func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, from wayFinder) (*way, *PlanError) {
 	if p.pool == "" || p.pool == unspecified {
 		w, failed := p.wayOf(ctx, queue, unspecified, from)
@@ -704,8 +704,12 @@ func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, f
 	for _, e := range pool.Entries {
 		choices = append(choices, egress.Choice{Name: e.Name, Weight: e.weight()})
 	}
+	next := p.turns.Next
+	if only {
+		next = p.turns.Look
+	}
 	for tried := false; ; tried = true {
-		name, ok := p.turns.Next(choices)
+		name, ok := next(choices)
 		switch {
 		case !ok && tried:
 			return &way{}, p.notEligible(queue)
