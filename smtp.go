@@ -1227,6 +1227,7 @@ func transportFailed(r smtpclient.Result) bool {
 func (c *carrier) settle(ctx context.Context, a *attempt, s *smtpSession, content *smtpclient.Content, part, rest []recipient, v verdict) []recipient {
 	info := s.describe(v.tx)
 	var first, last []recipient
+	takesSome := !tooMany(&v.tx.Results[0]) // else the next transaction would fare no better
 	for i := range part {
 		to, r := &part[i], &v.tx.Results[i]
 		if v.again && r.Err != nil {
@@ -1239,7 +1240,7 @@ func (c *carrier) settle(ctx context.Context, a *attempt, s *smtpSession, conten
 		case v.elsewhere && transportFailed(*r):
 			to.before = new(res)
 			first = append(first, *to)
-		case i > 0 && !to.crowded && maybeTooMany(r), i > 0 && tooMany(r):
+		case i > 0 && !to.crowded && maybeTooMany(r), i > 0 && takesSome && tooMany(r):
 			to.crowded, to.before = true, new(res)
 			last = append(last, *to)
 		default:
