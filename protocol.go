@@ -118,6 +118,7 @@
 //	try_next_host_... on a hang-up   not done                 done, but never where the peer may have the message
 //	rates, full ready queues         the queue is put back    Unsent with RetryAfter and ScopeReadyName: the queue is the host's
 //	recipients left by a dead peer   come again later         go on over another connection at once
+//	rewriting a 251 to a failure     the message comes again  what the peer took is Delivered: the event is not asked
 //	half of a proxy pair             no proxy is used         a config error: mail would leave from the wrong address
 //	both kinds of proxy              HAProxy is used          a config error: a connection goes through one
 //	socks5_proxy_server alone        no proxy is used         plain CONNECT, which any SOCKS5 server understands
@@ -1521,6 +1522,8 @@ type recipient struct {
 	options *smtp.RcptOptions
 	// crowded: it may have been one too many in a transaction already.
 	crowded bool
+	// before is its result of a transaction after which another was to do better; nil: there was none.
+	before *Result
 }
 
 // newAttempt checks the message. With an error no recipient can be served, and the results say so;

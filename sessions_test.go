@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -369,6 +370,30 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// TestRewriteOfWhatWasTaken: what the peer has is delivered, or it would be sent again.
+func TestRewriteOfWhatWasTaken(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t)}
+	s.rt.Egress = s
+	policy, err := s.rt.ParsePolicy(t.Context(), "policy.lua", []byte(`kumo.on('smtp_client_rewrite_delivery_status', function() return 451 end)`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.rt.SetPolicy(policy)
+	addr := peer(t, func(c net.Conn, r *bufio.Reader) {
+		greet(c, r)
+		answer(c, r, "250 ok", "250 ok", "354 go")
+		for line := ""; line != ".\r\n"; {
+			var err error
+			if line, err = r.ReadString('\n'); err != nil {
+				return
+			}
+		}
+		io.WriteString(c, "252 taken\r\n")
+		farewell(c, r)
+	})
+	s.want(s.send(s.to(addr), "user")[0], Delivered, 252, ".")
+}
+
 // TestConfigRefresh: new messages go by the new path, and what was opened by the old one ends.
 func TestConfigRefresh(t *testing.T) {
 	var name atomic.Value
@@ -531,6 +556,28 @@ func TestPlanCountsNothing(t *testing.T) {
 	}
 }
 
+// TestPlanTakesNoTurn: the source that a plan names is the one that the next message goes from.
+func TestPlanTakesNoTurn(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t), pool: []string{"a", "b"}}
+	s.rt.Egress = s
+	_, addr := s.sink(&smtptest.Sink{})
+	p := s.over("pool", addr)
+	from := map[string]int{}
+	for range 6 {
+		plan, err := p.Plan(t.Context(), messageTo("a@x.test"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := s.send(p, "user")[0]
+		if from[r.Session.Source]++; plan.ReadyName != r.Session.ReadyName {
+			t.Errorf("planned %s, sent by %s", plan.ReadyName, r.Session.ReadyName)
+		}
+	}
+	if from["a"] != 3 || from["b"] != 3 {
+		t.Errorf("sent from %v", from)
+	}
+}
+
 // TestAFullSourceIsPassedOver: a message goes by the other source of its pool rather than nowhere.
 func TestAFullSourceIsPassedOver(t *testing.T) {
 	stall := make(chan struct{})
@@ -611,4 +658,67 @@ func (o onlySource) EgressSource(context.Context, string) (EgressSource, error) 
 
 func (o onlySource) EgressPath(context.Context, string, string, string) (EgressPath, error) {
 	return EgressPath{}, nil
+}
+
+// TestAPeerThatTakesFewMessages: calls do not crowd at a session that has no message left for them (RFC 9422).
+func TestAPeerThatTakesFewMessages(t *testing.T) {
+	for _, most := range []int{1, 2, 5} {
+		sink := &smtptest.Sink{Offer: []string{fmt.Sprintf("LIMITS MAILMAX=%d", most)}, CountOnly: true}
+		virtual(t, `"connection_limit": 2, `, smtptest.Link{Latency: 10 * time.Millisecond}, sink, func(t *testing.T, rt *Runtime, p Protocol) {
+			if count := statuses(atOnce(p, 400)); count[Delivered] != 400 {
+				t.Errorf("%v", count)
+			}
+			if n := rt.Stats().Ready[0]; n.Opened+n.Reused > 500 {
+				t.Errorf("400 messages took a session %d times", n.Opened+n.Reused)
+			}
+		})
+	}
+}
+
+// TestTheCallersEndBlamesNobody: a source is not suspended because a caller gave up in the middle of the dialogue
+// with its proxy.
+func TestTheCallersEndBlamesNobody(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t)}
+	s.rt.Egress = s
+	ctx, cancel := context.WithCancel(t.Context())
+	proxy := peer(t, func(c net.Conn, r *bufio.Reader) { r.ReadByte(); cancel(); io.Copy(io.Discard, r) })
+	s.pool, s.sources = []string{"source"}, map[string]string{"source": fmt.Sprintf(
+		`"socks5_proxy_server": %q, "suspend_when_proxy_unhealthy": {"trigger": "Immediate", "duration": "1h"}, `, proxy)}
+	r := s.over("pool", s.nobody()).Deliver(ctx, messageTo("a@x.test")).Results[0]
+	if _, suspended := s.rt.state.health.Suspended("source"); r.Status != Unsent || suspended {
+		t.Errorf("%s %v, suspended: %v", r.Status, r.Err, suspended)
+	}
+}
+
+func TestIsUnplumbed(t *testing.T) {
+	for call, want := range map[string]bool{"bind": true, "connect": false} {
+		err := &net.OpError{Op: "dial", Err: os.NewSyscallError(call, syscall.EADDRNOTAVAIL)}
+		if isUnplumbed(err) != want || isUnplumbed(syscall.ECONNREFUSED) {
+			t.Errorf("%v is one: %v", err, !want)
+		}
+	}
+}
+
+// TestTheSourceOfASession: a result names its source also where no session was opened, and a proxy only where the
+// connection went through it.
+func TestTheSourceOfASession(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t), pool: []string{"source"}, sources: map[string]string{"source": `"socks5_proxy_server": "127.0.0.1:1", `}}
+	s.rt.Egress = s
+	socket := t.TempDir() + "/lmtp.sock"
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Skip(err)
+	}
+	sink := &smtptest.Sink{}
+	sink.Serve(l)
+	t.Cleanup(func() { sink.Close() })
+	local := protocolOf(t, s.rt, fmt.Sprintf(`{"egress_pool": "pool", "protocol": {"smtp": {"mx_list": [%q]}}}`, socket))
+	r := s.send(local, "user")[0]
+	s.wantDelivered(r)
+	if r.Session.Source != "source" || r.Session.Proxy != "" || r.Session.RemoteAddr != socket {
+		t.Errorf("%+v", r.Session)
+	}
+	if r := s.send(s.over("pool", "127.0.0.1:2"), "user")[0]; r.Session.Source != "source" || r.Session.ID != "" {
+		t.Errorf("%+v", r.Session)
+	}
 }

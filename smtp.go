@@ -687,7 +687,7 @@ type wayFinder interface {
 }
 
 // choose takes the ways from one source after another, as it is their turn, and returns the first that may
-// be used. A call that only wants to know counts in no rate.
+// be used. A call that only wants to know takes no turn and counts in no rate.
 func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, from wayFinder) (*way, *PlanError) {
 	if p.pool == "" || p.pool == unspecified {
 		w, failed := p.wayOf(ctx, queue, unspecified, from)
@@ -704,8 +704,12 @@ func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, f
 	for _, e := range pool.Entries {
 		choices = append(choices, egress.Choice{Name: e.Name, Weight: e.weight()})
 	}
+	next := p.turns.Next
+	if only {
+		next = p.turns.Look
+	}
 	for tried := false; ; tried = true {
-		name, ok := p.turns.Next(choices)
+		name, ok := next(choices)
 		switch {
 		case !ok && tried:
 			return &way{}, p.notEligible(queue)
@@ -893,9 +897,9 @@ func (w *way) unopened() *Session {
 	case w.ready == "":
 		return nil
 	case w.path == nil:
-		return &Session{ReadyName: w.ready, Protocol: "smtp"}
+		return &Session{ReadyName: w.ready, Source: w.source.config.Name, Protocol: "smtp"}
 	}
-	return &Session{ReadyName: w.ready, Protocol: w.protocol()}
+	return &Session{ReadyName: w.ready, Source: w.source.config.Name, Protocol: w.protocol()}
 }
 
 // wayFrom finds the way from a source. What was found before is taken again while everything that it was
@@ -1118,7 +1122,7 @@ type carrier struct {
 	lease  *sessions.Lease[*smtpSession]
 	// avoid are the keys of the hosts that have failed this message and are not gone to again.
 	avoid []string
-	// counted: the message has passed the rates that other processes share.
+	// counted: the message has passed all rates, and counts in none again.
 	counted bool
 	// sending: a transaction is under way, or a panic of the host's body has left it open.
 	sending bool
@@ -1144,7 +1148,7 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 		if s == nil {
 			res.Session = c.way.unopened()
 			for i := range left {
-				a.settle(&left[i], res)
+				c.judge(ctx, a, &left[i], res)
 			}
 			return
 		}
@@ -1223,26 +1227,40 @@ func transportFailed(r smtpclient.Result) bool {
 func (c *carrier) settle(ctx context.Context, a *attempt, s *smtpSession, content *smtpclient.Content, part, rest []recipient, v verdict) []recipient {
 	info := s.describe(v.tx)
 	var first, last []recipient
+	takesSome := !tooMany(&v.tx.Results[0]) // else the next transaction would fare no better
 	for i := range part {
 		to, r := &part[i], &v.tx.Results[i]
-		switch {
-		case v.again && r.Err != nil, v.elsewhere && transportFailed(*r):
+		if v.again && r.Err != nil {
 			first = append(first, *to)
-			continue
-		case i > 0 && !to.crowded && maybeTooMany(r), i > 0 && tooMany(r):
-			to.crowded = true
-			last = append(last, *to)
 			continue
 		}
 		res := s.resultOf(r, v.tx)
-		c.engine.runtime.rewrite(ctx, a, &res)
 		res.Session, res.ContentChanged = info, v.tx.ContentBegan && content.Changed() && !a.binary()
-		a.settle(to, res)
+		switch {
+		case v.elsewhere && transportFailed(*r):
+			to.before = new(res)
+			first = append(first, *to)
+		case i > 0 && !to.crowded && maybeTooMany(r), i > 0 && takesSome && tooMany(r):
+			to.crowded, to.before = true, new(res)
+			last = append(last, *to)
+		default:
+			c.judge(ctx, a, to, res)
+		}
 	}
 	if first == nil && last == nil {
 		return rest
 	}
 	return slices.Concat(first, rest, last)
+}
+
+// judge gives a recipient its result. One that was tried before, when nothing more can be tried, has the result
+// that it had then.
+func (c *carrier) judge(ctx context.Context, a *attempt, to *recipient, res Result) {
+	if res.Status == Unsent && to.before != nil {
+		res = *to.before
+	}
+	c.engine.runtime.rewrite(ctx, a, &res)
+	a.settle(to, res)
 }
 
 // binary reports whether the content goes out octet for octet.
@@ -1261,7 +1279,7 @@ func (c *carrier) session(ctx context.Context) (s *smtpSession, why Result) {
 		}
 	}
 	request := c.way.request
-	request.Keys = c.keys()
+	request.Keys, request.Passed = c.keys(), c.counted
 	lease, err := c.engine.runtime.state.smtp.Acquire(ctx, request)
 	if err != nil {
 		return nil, c.engine.runtime.notAcquired(c.way, err)
@@ -1469,14 +1487,16 @@ func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain 
 	cfg.Began = time.Now()
 	conn, source, err := r.dial(ctx, w, c)
 	if err != nil {
-		r.blame(&w.source.config, err)
+		if ended(ctx) == nil { // else it failed because nobody waits for it any more
+			r.blame(&w.source.config, err)
+		}
 		return nil, err
 	}
 	if s.wire, err = smtpclient.Open(ctx, conn, cfg); err != nil {
 		return nil, err
 	}
 	s.opened()
-	if w.source.config.proxy() != "" {
+	if w.source.config.proxy() != "" && c.unix == "" {
 		s.info.Proxy, s.info.RemoteAddr = s.info.RemoteAddr, c.address()
 		if s.info.LocalAddr = ""; source.IsValid() && !source.Addr().IsUnspecified() {
 			s.info.LocalAddr = source.String()
@@ -1932,9 +1952,10 @@ func (s *smtpSession) resultOfFailure(r *smtpclient.Result, tx *smtpclient.Trans
 	return res
 }
 
-// rewrite lets the policy give a reply that is not 250 another code: smtp_client_rewrite_delivery_status.
+// rewrite lets the policy give a reply another code: smtp_client_rewrite_delivery_status. It is not asked about
+// replies that accept, whatever their code: the peer has the message, and no code changes that.
 func (r *Runtime) rewrite(ctx context.Context, a *attempt, res *Result) {
-	if res.Err != nil || res.Response.Code == 250 {
+	if res.Err != nil || res.Status == Delivered {
 		return
 	}
 	p := r.currentPolicy()

@@ -1,8 +1,11 @@
 package delivery
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -125,5 +128,53 @@ func TestPanicsOfTheHost(t *testing.T) {
 			rt.SetPolicy(policy)
 			play(t, rt, protocolOf(t, rt, `{"protocol": {"custom_lua": {"constructor": "make"}}}`), at)
 		})
+	}
+}
+
+// TestWhatWasTriedIsNotUnsent: where nothing more can be done for a recipient that has been refused, that
+// refusal is its result.
+func TestWhatWasTriedIsNotUnsent(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		first   func(c net.Conn, r *bufio.Reader)
+		results []int
+	}{
+		{"goodbye", func(c net.Conn, r *bufio.Reader) { greet(c, r); answer(c, r, "421 4.3.2 not now") }, []int{421, 421}},
+		{"too many", func(c net.Conn, r *bufio.Reader) {
+			greet(c, r)
+			answer(c, r, "250 ok", "250 ok", "452 4.5.3 too many", "354 go")
+			for line := ""; line != ".\r\n"; line, _ = r.ReadString('\n') {
+			}
+			io.WriteString(c, "250 ok\r\n421 bye\r\n")
+		}, []int{250, 452}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &stage{T: t, rt: newRuntime(t), path: `"try_next_host_on_transport_error": true, `}
+			s.rt.Egress = s
+			ctx, cancel := context.WithCancel(t.Context())
+			giveUp := func(c net.Conn, r *bufio.Reader) { cancel(); r.ReadByte() }
+			p := s.to(peer(t, test.first), peer(t, giveUp))
+			for i, r := range p.Deliver(ctx, messageTo("a@x.test", "b@x.test")).Results {
+				if r.Status == Unsent || r.Response.Code != test.results[i] || r.Session.Peer != "host-1.test" {
+					t.Errorf("%s: %s %s %v", r.Recipient, r.Status, r.Response, r.Err)
+				}
+			}
+		})
+	}
+}
+
+// TestAMessageCountsOnce: a reused connection that turns out dead costs a new connection, and no second place in
+// the rate.
+func TestAMessageCountsOnce(t *testing.T) {
+	addr := peer(t,
+		func(c net.Conn, r *bufio.Reader) { greet(c, r); take(c, r); r.ReadString('\n') },
+		func(c net.Conn, r *bufio.Reader) { greet(c, r); take(c, r); farewell(c, r) })
+	rt := newRuntime(t)
+	rt.Egress = loopback(`"max_message_rate": "2/h", `)
+	p := smtpTo(t, rt, addr)
+	for i, want := range []Status{Delivered, Delivered, Unsent} {
+		if r := p.Deliver(t.Context(), messageTo("a@x.test")).Results[0]; r.Status != want {
+			t.Fatalf("message %d: %s %s %v", i, r.Status, r.Response, r.Err)
+		}
 	}
 }

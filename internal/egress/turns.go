@@ -20,7 +20,21 @@ type Turns struct {
 func (t *Turns) Next(choices []Choice) (name string, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	credit := make(map[string]int, len(choices))
+	name, ok, t.credit = t.turn(choices)
+	return name, ok
+}
+
+// Look returns what Next would, and leaves the turn where it is.
+func (t *Turns) Look(choices []Choice) (name string, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	name, ok, _ = t.turn(choices)
+	return name, ok
+}
+
+// turn is whose turn it is, and what the credits are after it. The lock is held.
+func (t *Turns) turn(choices []Choice) (name string, ok bool, credit map[string]int) {
+	credit = make(map[string]int, len(choices))
 	total := 0
 	for _, c := range choices {
 		if c.Weight <= 0 {
@@ -40,6 +54,5 @@ func (t *Turns) Next(choices []Choice) (name string, ok bool) {
 	if ok {
 		credit[name] -= total
 	}
-	t.credit = credit
-	return name, ok
+	return name, ok, credit
 }

@@ -158,9 +158,13 @@ type Chain struct {
 	expires time.Time
 }
 
-// Broke keeps a chain for the next connection that is opened under the name within a time.
+// Broke keeps a chain for the next connection that is opened under the name within a time; 0: it has no
+// successor.
 func (n *Name) Broke(c Chain, within time.Duration) {
 	n.Broken.Add(1)
+	if within <= 0 {
+		return
+	}
 	c.expires = time.Now().Add(within)
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -56,6 +56,7 @@ func TestChains(t *testing.T) {
 		}
 		n.Broke(Chain{ID: "a"}, time.Second)
 		n.Broke(Chain{ID: "b"}, time.Minute)
+		n.Broke(Chain{ID: "at its end"}, 0)
 		if c, ok := n.Successor(); !ok || c.ID != "b" {
 			t.Errorf("the first successor is of %q, %v", c.ID, ok)
 		}

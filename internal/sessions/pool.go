@@ -62,7 +62,7 @@ func (p *Pool[S]) Acquire(ctx context.Context, r Request) (*Lease[S], error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	c := claim{keys: r.Keys, maxUses: r.MaxUses, idleTimeout: r.IdleTimeout, patience: max(r.Patience, 0), grace: r.Grace, expect: r.Expect}
+	c := claim{keys: r.Keys, maxUses: r.MaxUses, idleTimeout: r.IdleTimeout, patience: max(r.Patience, 0), grace: r.Grace, passed: r.Passed, expect: r.Expect}
 	p.mu.Lock()
 	p.arrivals++
 	c.arrival = p.arrivals

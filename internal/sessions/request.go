@@ -35,6 +35,9 @@ type Request struct {
 	// Lending is passed by each call of the group when it is served, and Opening by each permission to open
 	// a session; nil: at any rate.
 	Lending, Opening Gate
+	// Passed: the call is one more of a caller that has passed Lending for the same purpose, and does not pass
+	// it again.
+	Passed bool
 	// Expect says how many calls a session that is being opened is going to serve in comfort, the one that
 	// opens it included; nil: that one alone. Calls wait for what is being opened, as long as that is enough
 	// for all who wait, instead of opening more. It is called as the methods of a Gate are.

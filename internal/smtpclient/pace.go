@@ -195,9 +195,18 @@ func (s *Session) reckon() {
 	if n != s.comfort.Load() {
 		s.comfort.Store(n)
 	}
-	if room := max(int32(s.room()), n); room != s.capacity.Load() {
+	if room := min(max(int32(s.room()), n), s.remaining()); room != s.capacity.Load() {
 		s.capacity.Store(room)
 	}
+}
+
+// remaining is how many calls may be there before the session has served as many as the peer takes; at least 1. The
+// lock is held.
+func (s *Session) remaining() int32 {
+	if s.maxMails == 0 {
+		return math.MaxInt32
+	}
+	return int32(min(math.MaxInt32, max(1, s.flight.len+s.queue.len+s.maxMails-s.taken)))
 }
 
 // refresh exchanges what was measured with the peer's other sessions. The lock is held.

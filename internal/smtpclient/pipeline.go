@@ -76,8 +76,8 @@ func (s *Session) enqueue(t *transfer) *TransactionError {
 	if s.full.Load() {
 		return unsent(fmt.Errorf("the peer takes %d messages in a session: %w", s.maxMails, net.ErrClosed))
 	}
-	s.count(1)
 	s.queue.push(t)
+	s.count(1)
 	s.kick()
 	return nil
 }
@@ -85,7 +85,10 @@ func (s *Session) enqueue(t *transfer) *TransactionError {
 // count counts a transfer that is in line, or one that gave up waiting. The lock is held.
 func (s *Session) count(n int) {
 	s.taken += n
-	s.full.Store(s.maxMails > 0 && s.taken >= s.maxMails)
+	if s.maxMails > 0 {
+		s.full.Store(s.taken >= s.maxMails)
+		s.reckon()
+	}
 }
 
 // stop begins nothing more. What is under way goes on as far as it can without writing. The lock is
@@ -237,7 +240,7 @@ func (s *Session) finish(t *transfer) {
 		s.stop()
 	}
 	s.learn(t)
-	if s.flight.head == nil || s.known.weight == 0 {
+	if s.flight.head == nil || s.known.weight == 0 || s.maxMails > 0 {
 		s.reckon() // before the caller asks
 	}
 	s.wake(t)
