@@ -148,6 +148,7 @@ func TestAKnownWayIsStillByTurnsAndByChance(t *testing.T) {
 	}
 	rt := newRuntime(t)
 	rt.Resolver, rt.Egress = r, r
+	rt.Dial = func(context.Context, DialRequest) (net.Conn, error) { return nil, errors.New("refused") }
 	p := protocolOf(t, rt, `{"egress_pool": "pool"}`)
 	seen, sources := map[string]int{}, map[string]int{}
 	for range 400 {
@@ -156,7 +157,7 @@ func TestAKnownWayIsStillByTurnsAndByChance(t *testing.T) {
 			t.Fatalf("%+v, %v", plan, err)
 		}
 		seen[plan.Hosts[0].Host]++
-		sources[strings.SplitN(plan.ReadyName, "->", 2)[0]]++
+		sources[p.Deliver(t.Context(), messageTo("user@example.test")).Results[0].Session.Source]++
 	}
 	if len(seen) != 3 || sources["one"] != 200 || sources["two"] != 200 {
 		t.Errorf("first came %v, from %v", seen, sources)
