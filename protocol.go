@@ -122,6 +122,7 @@
 //	half of a proxy pair             no proxy is used         a config error: mail would leave from the wrong address
 //	both kinds of proxy              HAProxy is used          a config error: a connection goes through one
 //	socks5_proxy_server alone        no proxy is used         plain CONNECT, which any SOCKS5 server understands
+//	a proxy that binds another addr. not noticed              the connection fails: mail would leave from the wrong address
 //	source_address of one family     the other's hosts fail   they are passed over: binding cannot work
 //	a slow peer, a fast peer         sessions by queue length one more session as long as that is sooner than standing in line
 //	kumo                             only by require          also a global: the manual's examples use it so

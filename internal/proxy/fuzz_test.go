@@ -28,6 +28,10 @@ func FuzzSOCKS(f *testing.F) {
 	f.Add(said("05 00", "05 00 00 03 00 0019"), true, false)
 	f.Add(said("05 02", "01 01"), true, false)
 	f.Add(said("05 ff"), false, true)
+	f.Add(said("05 00", bind6.reply, connect4.reply), false, true)
+	f.Add(said("05 00", bind4.reply, connect6.reply), false, true)
+	f.Add(said("05 00", bind4.reply, "05 00 00 04 00000000000000000000ffffc0000201 9c40"), false, true)
+	f.Add(said("05 00", bind4.reply, "05 00 00 01 00000000 0000"), false, true)
 	f.Add(said("05 00", "05 05 00 01 00000000 0000"), false, false)
 	f.Add(said("05 00", "05 00 00 02 c0000201 9c40"), false, false)
 	f.Add(said("04 00"), false, false)
@@ -105,7 +109,21 @@ func heard(t *testing.T, b []byte, password, bind bool) (rest, asked []byte, suc
 		if size == 0 || len(b) < size {
 			return nil, nil, false
 		}
+		if bind && !admits(b[:size]) {
+			return nil, nil, false
+		}
 		b = b[size:]
 	}
 	return b, asked, true
 }
+
+// admits says whether a reply leaves it possible that the source is src4.
+func admits(reply []byte) bool {
+	address := reply[4 : len(reply)-2]
+	mapped := src4.As16()
+	return reply[3] == 3 || bytes.Equal(address, make([]byte, len(address))) ||
+		bytes.Equal(address, src4.AsSlice()) || bytes.Equal(address, mapped[:]) || bytes.Equal(address, unspecifiedMapped)
+}
+
+// unspecifiedMapped is ::ffff:0.0.0.0.
+var unspecifiedMapped = []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0}

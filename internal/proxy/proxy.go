@@ -32,7 +32,7 @@ type Via struct {
 	// Source is the address that the proxy is to connect from. HAProxy needs one. With SOCKS5 the zero
 	// Addr is a plain CONNECT, and the proxy chooses. Any other is asked for with BIND, to which CONNECT
 	// follows on the same connection: RFC 1928 does not know this order, and a proxy must be made for it.
-	// One that takes BIND at its word waits for a connection from outside, and Handshake for ctx.
+	// The handshake with another fails, or lasts as long as its context.
 	Source netip.Addr
 
 	// Username and Password are for SOCKS5 (RFC 1929), of at most 255 bytes each. They are offered
@@ -41,8 +41,8 @@ type Via struct {
 }
 
 var (
-	// ErrUnplumbed: the proxy refused to bind the source address. It has no such address, or does not know
-	// the BIND that asks for it.
+	// ErrUnplumbed: the proxy refused to bind the source address, or says that it took another. It has no
+	// such address, or does not know this use of BIND.
 	ErrUnplumbed = errors.New("the proxy did not bind the source address")
 	// ErrRefused: the proxy refused to connect to the destination, or failed. [Error.Code] says more.
 	ErrRefused = errors.New("the proxy did not connect to the destination")

@@ -35,7 +35,11 @@ func (h *handshake) socks() (netip.AddrPort, error) {
 	}
 	if h.source.IsValid() {
 		h.step = stepBind
-		if _, err := h.request(commandBind, netip.AddrPortFrom(h.source, 0), ErrUnplumbed); err != nil {
+		bound, err := h.request(commandBind, netip.AddrPortFrom(h.source, 0), ErrUnplumbed)
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		if err := h.confirm(bound); err != nil {
 			return netip.AddrPort{}, err
 		}
 	}
@@ -44,11 +48,24 @@ func (h *handshake) socks() (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	if !bound.IsValid() || bound.Addr().IsUnspecified() { // it keeps that to itself
-		bound = netip.AddrPortFrom(h.source, 0)
+	if !known(bound) {
+		return netip.AddrPortFrom(h.source, 0), nil
 	}
-	return bound, nil
+	return bound, h.confirm(bound)
 }
+
+// confirm refuses a bound address that is not the source asked for. It is more than the wrong way out: a
+// server that takes BIND as RFC 1928 means it waits for a connection, and its second reply, which we would
+// take for the one to CONNECT, says that some stranger has come.
+func (h *handshake) confirm(bound netip.AddrPort) error {
+	if !h.source.IsValid() || h.source.IsUnspecified() || !known(bound) || bound.Addr() == h.source {
+		return nil
+	}
+	return fmt.Errorf("%w %s, but %s", ErrUnplumbed, h.source, bound.Addr())
+}
+
+// known says whether a reply's address tells anything: some proxies keep it to themselves.
+func known(bound netip.AddrPort) bool { return bound.IsValid() && !bound.Addr().IsUnspecified() }
 
 // authenticate agrees on a method (RFC 1928 section 3) and follows it.
 func (h *handshake) authenticate() error {

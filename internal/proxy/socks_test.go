@@ -114,6 +114,8 @@ func TestSOCKS(t *testing.T) {
 		{"names, and a source", Via{Source: src4}, dst4,
 			[]turn{offerNone, bind4.answered("05 00 00 03 01 78 0000"), connect4.answered("05 00 00 03 01 78 0000")}, "192.0.2.1:0"},
 		{"unspecified", Via{}, dst4, []turn{offerNone, connect4.answered("05 00 00 01 00000000 0000")}, ""},
+		{"any source", Via{Source: netip.IPv4Unspecified()}, dst4,
+			[]turn{offerNone, bind4.with("05 02 00 01 00000000 0000"), connect4}, bound4},
 		{"unspecified, and a source", Via{Source: src4}, dst4,
 			[]turn{offerNone, bind4.answered("05 00 00 01 00000000 0000"), connect4.answered("05 00 00 01 00000000 0000")}, "192.0.2.1:0"},
 	} {
@@ -168,6 +170,12 @@ func TestSOCKSRefusals(t *testing.T) {
 		{"reserved byte", Via{}, []turn{offerNone, connect4.answered("05 00 01 01 c0000201 0000")}, stepConnect, 0, nil, "0x01 where zero belongs"},
 		{"address type 0", Via{}, []turn{offerNone, connect4.answered("05 00 00 00 c0000201 0000")}, stepConnect, 0, nil, "unknown type 0x00"},
 		{"address type 2", Via{Source: src4}, []turn{offerNone, bind4.answered("05 00 00 02 c0000201 0000")}, stepBind, 0, nil, "unknown type 0x02"},
+		{"bind of another address", Via{Source: src4}, []turn{offerNone, bind4.answered("05 00 00 01 c0000202 9c40")},
+			stepBind, 0, ErrUnplumbed, "source address 192.0.2.1, but 192.0.2.2"},
+		{"bind of another family", Via{Source: src4}, []turn{offerNone, bind4.answered(bind6.reply)},
+			stepBind, 0, ErrUnplumbed, "source address 192.0.2.1, but 2001:db8::1"},
+		{"a stranger connected to what was bound", Via{Source: src4}, []turn{offerNone, bind4, connect4.answered("05 00 00 01 cb007109 9c40")},
+			stepConnect, 0, ErrUnplumbed, "source address 192.0.2.1, but 203.0.113.9"},
 		{"refusal, then nothing", Via{}, []turn{offerNone, connect4.answered("05 05")}, stepConnect, 5, ErrRefused, "connection refused"},
 		{"refusal with a wrong address", Via{}, []turn{offerNone, connect4.answered("05 05 ff 00")}, stepConnect, 5, ErrRefused, "connection refused"},
 	}
