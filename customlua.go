@@ -543,7 +543,7 @@ func (e *luaEngine) open(ctx context.Context, p *Policy, w *way, queue QueueName
 	}()
 	s, err := e.connect(ctx, p, w, queue)
 	if err != nil {
-		if cause := ended(ctx); cause != nil {
+		if cause := e.runtime.endedBy(ctx, err); cause != nil {
 			return new(unsent(cause))
 		}
 		w.name.Unreached()
@@ -565,10 +565,8 @@ func (e *luaEngine) notConnected(err error) Result {
 
 // connect calls the constructor in a state that then belongs to the connection.
 func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueName) (*luaSession, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(e.runtime.state.killed, func() { cancel(ErrClosed) })
-	defer stop()
+	ctx, release := e.runtime.opening(ctx, w.request.Grace)
+	defer release()
 	state, err := p.states.Get(ctx)
 	if err != nil {
 		return nil, err
@@ -584,6 +582,9 @@ func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueN
 	}
 	if err != nil {
 		p.states.Drop(state)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, err
 	}
 	s := &luaSession{runtime: e.runtime, policy: p, state: state, object: returned[0], info: Session{

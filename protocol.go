@@ -1160,6 +1160,9 @@ type runtimeState struct {
 	http     *http.Transport // if it is ours
 	// transports are what policies asked for beside it.
 	transports kumo.Transports
+	closing    context.Context    // ends when Close begins
+	begin      context.CancelFunc // ends it
+	since      time.Time          // when Close began; written before closing ends
 	killed     context.Context    // ends when Close stops waiting
 	kill       context.CancelFunc // ends it
 }
@@ -1170,6 +1173,7 @@ func (r *Runtime) ready() *runtimeState {
 		s := &r.state
 		s.live = map[string]*liveProtocol{}
 		s.egress.equalSources.Max, s.egress.equalPaths.Max = maxEquals, maxEquals
+		s.closing, s.begin = context.WithCancel(context.Background())
 		s.killed, s.kill = context.WithCancel(context.Background())
 		if s.resolver = r.Resolver; s.resolver == nil {
 			dns := &DNS{}
@@ -1318,8 +1322,11 @@ func (r *Runtime) Stats() Stats {
 func (r *Runtime) Close(ctx context.Context) error {
 	s := r.ready()
 	s.mu.Lock()
-	s.closed = true
+	if !s.closed {
+		s.closed, s.since = true, time.Now()
+	}
 	s.mu.Unlock()
+	s.begin()
 
 	stop := context.AfterFunc(ctx, s.kill)
 	defer stop()
@@ -1434,6 +1441,36 @@ func (r *Runtime) bound(ctx context.Context) (bounded context.Context, release f
 		stop()
 		cancel(nil)
 	}
+}
+
+// opening is bound for what comes before a session is open, which no pool can end yet: once Close has begun,
+// the context ends after a time of grace.
+func (r *Runtime) opening(ctx context.Context, grace time.Duration) (bounded context.Context, release func()) {
+	s := &r.state
+	bounded, cancel := context.WithCancelCause(ctx)
+	killed := context.AfterFunc(s.killed, func() { cancel(ErrClosed) })
+	closing := context.AfterFunc(s.closing, func() {
+		timer := time.NewTimer(time.Until(s.since.Add(grace)))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel(ErrClosed)
+		case <-bounded.Done():
+		}
+	})
+	return bounded, func() {
+		killed()
+		closing()
+		cancel(nil)
+	}
+}
+
+// endedBy is the cause of the end of a delivery that failed with err because it ended; nil if it failed otherwise.
+func (r *Runtime) endedBy(ctx context.Context, err error) error {
+	if errors.Is(err, ErrClosed) {
+		return ErrClosed
+	}
+	return r.ended(ctx)
 }
 
 // boundEngine is an engine whose deliveries take long enough to be bound as a whole.

@@ -1341,7 +1341,7 @@ func (c *carrier) open(ctx context.Context, release func()) (*smtpSession, Resul
 	}()
 	s, err := e.connect(ctx, c.way, c.avoid)
 	if err != nil {
-		if cause := e.runtime.ended(ctx); cause != nil {
+		if cause := e.runtime.endedBy(ctx, err); cause != nil {
 			return nil, unsent(cause)
 		}
 		return nil, e.unreached(c.way, err)
@@ -1430,7 +1430,7 @@ func (w *way) key(c *candidate) string {
 // connect opens a session to the first host of the plan that lets it, but for those to avoid. It goes on
 // with the plan of a session that has just broken, if there is one.
 func (e *smtpEngine) connect(ctx context.Context, w *way, avoid []string) (*smtpSession, error) {
-	ctx, release := e.runtime.bound(ctx)
+	ctx, release := e.runtime.opening(ctx, w.request.Grace)
 	defer release()
 	chain, _ := w.name.Successor()
 	chain.ID = cmp.Or(chain.ID, newID())
@@ -1448,6 +1448,7 @@ func (e *smtpEngine) connect(ctx context.Context, w *way, avoid []string) (*smtp
 		}
 		failures = append(failures, &HostError{Host: c.host, Address: c.address(), Err: err})
 		if ctx.Err() != nil {
+			failures = append(failures, context.Cause(ctx))
 			break
 		}
 	}
@@ -1999,7 +2000,7 @@ func (r *Runtime) passShared(ctx context.Context, w *way) *Result {
 
 // passAll passes one rate after the other, the slowest first, and waits for them no longer than idle_timeout.
 func (r *Runtime) passAll(ctx context.Context, w *way, option string, rates []namedRate) *Result {
-	ctx, release := r.bound(ctx)
+	ctx, release := r.opening(ctx, w.request.Grace)
 	defer release()
 	patience := time.Duration(w.path.config.IdleTimeout)
 	for _, rate := range rates {
@@ -2038,7 +2039,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // notHeld is the result of a message for whose connection the store was asked in vain.
 func (r *Runtime) notHeld(ctx context.Context, err error) Result {
-	if cause := r.ended(ctx); cause != nil {
+	if cause := r.endedBy(ctx, err); cause != nil {
 		return unsent(cause)
 	}
 	return storeFailed(err)
@@ -2076,8 +2077,13 @@ func (r *Runtime) holdShared(ctx context.Context, w *way) (release func(), wait 
 	if r.Limits == nil {
 		return func() {}, 0, nil
 	}
-	ctx, done := r.bound(ctx)
+	ctx, done := r.opening(ctx, w.request.Grace)
 	defer done()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}()
 	path := &w.path.config
 	var held []func()
 	giveBack := func() {

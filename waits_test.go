@@ -50,6 +50,44 @@ func TestTheCallersEndAtTheStore(t *testing.T) {
 	}
 }
 
+// TestCloseBeforeASessionIsOpen: what keeps a session from being opened may do so for system_shutdown_timeout, and
+// nothing was tried then.
+func TestCloseBeforeASessionIsOpen(t *testing.T) {
+	const path = `"system_shutdown_timeout": "20s", "max_message_rate": "100/s", "connect_timeout": "10min", "banner_timeout": "10min", `
+	for at, stall := range map[string]func(rt *Runtime){
+		"pass": func(rt *Runtime) { rt.Limits = mute{pass: true} },
+		"hold": func(rt *Runtime) { rt.Limits = mute{hold: true} },
+		"dial": func(rt *Runtime) {
+			rt.Dial = func(ctx context.Context, _ DialRequest) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+		},
+		"banner": func(rt *Runtime) {
+			rt.Dial = func(context.Context, DialRequest) (net.Conn, error) {
+				return smtptest.Link{}.Dial(func(c net.Conn) { go io.Copy(io.Discard, c) }), nil
+			}
+		},
+	} {
+		t.Run(at, func(t *testing.T) {
+			virtual(t, path, smtptest.Link{}, &smtptest.Sink{}, func(t *testing.T, rt *Runtime, p Protocol) {
+				stall(rt)
+				result := make(chan Result, 1)
+				go func() { result <- p.Deliver(context.Background(), messageTo("a@x.test")).Results[0] }()
+				time.Sleep(time.Minute)
+				start := time.Now()
+				if err := rt.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+				r := <-result
+				if took := time.Since(start); took != 20*time.Second || r.Status != Unsent || r.Err != ErrClosed {
+					t.Errorf("Close took %v; %s %s %v", took, r.Status, r.Response, r.Err)
+				}
+			})
+		})
+	}
+}
+
 // fragileHost is a host's part that panics at one point.
 type fragileHost struct {
 	LocalLimits
