@@ -1640,7 +1640,7 @@ func (r *Runtime) blame(s *EgressSource, err error) {
 	switch _, proxied := errors.AsType[*proxyError](err); {
 	case s.SourceAddress.IsValid() && isUnplumbed(err), errors.Is(err, proxy.ErrUnplumbed):
 		rule = s.SuspendWhenUnplumbed
-	case proxied && !errors.Is(err, proxy.ErrRefused):
+	case proxied && !proxyIsWell(err):
 		rule = s.SuspendWhenProxyUnhealthy
 	}
 	if rule != nil && r.state.health.Failed(s.Name, rule.rule()) {
@@ -1653,6 +1653,13 @@ func (r *Runtime) blame(s *EgressSource, err error) {
 func isUnplumbed(err error) bool {
 	call, ok := errors.AsType[*os.SyscallError](err)
 	return errors.Is(err, syscall.EADDRNOTAVAIL) && (!ok || call.Syscall == "bind")
+}
+
+// proxyIsWell: the proxy has answered all that is for itself to answer, and refuses the destination, or was
+// still trying to reach it.
+func proxyIsWell(err error) bool {
+	failed, ok := errors.AsType[*proxy.Error](err)
+	return ok && failed.Step == "connect"
 }
 
 // inCommon says what the failures of all hosts have in common, if that says more than they do.
@@ -1668,7 +1675,7 @@ func inCommon(err error) string {
 	switch {
 	case every(func(err error) bool { return errors.Is(err, proxy.ErrUnplumbed) }):
 		return "the proxy cannot use the source address that it is told to: "
-	case every(func(err error) bool { return throughProxy(err) && !errors.Is(err, proxy.ErrRefused) }):
+	case every(func(err error) bool { return throughProxy(err) && !proxyIsWell(err) }):
 		return "the proxy cannot be used: "
 	case every(isUnplumbed):
 		return "source_address is no address of this machine: "
