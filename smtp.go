@@ -823,7 +823,7 @@ func (r *Runtime) limit(w *way) {
 	w.name = s.names.Name(w.ready)
 	w.request = sessions.Request{
 		Group:       w.ready,
-		Limit:       int(path.ConnectionLimit.Count),
+		Limit:       path.ConnectionLimit.internal(),
 		Shared:      sharedLimits(path.AdditionalConnectionLimits),
 		MaxWaiting:  path.MaxReady,
 		IdleTimeout: time.Duration(path.IdleTimeout),
@@ -862,7 +862,7 @@ func (p *EgressPath) grace() time.Duration {
 func sharedLimits(limits map[string]Limit) []sessions.Shared {
 	var shared []sessions.Shared
 	for _, name := range slices.Sorted(maps.Keys(limits)) {
-		shared = append(shared, sessions.Shared{Name: name, Limit: int(limits[name].Count)})
+		shared = append(shared, sessions.Shared{Name: name, Limit: limits[name].internal()})
 	}
 	return shared
 }
@@ -879,6 +879,8 @@ func namedRates(kind, readyName string, own Rate, shared map[string]Rate) []sess
 	}
 	return rates
 }
+
+func (l Limit) internal() int { return int(min(l.Count, math.MaxInt)) }
 
 func (r Rate) internal() sessions.Rate {
 	return sessions.Rate{Limit: r.Limit, Per: r.Per, Burst: r.MaxBurst}

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ type Rate struct {
 }
 
 func (r Rate) limit() rate.Limit { return rate.Limit(float64(r.Limit) / r.Per.Seconds()) }
-func (r Rate) burst() int        { return int(cmp.Or(r.Burst, r.Limit)) }
+func (r Rate) burst() int        { return int(min(cmp.Or(r.Burst, r.Limit), math.MaxInt)) }
 
 // Named is a rate with the name under which its events are counted.
 type Named struct {
