@@ -64,7 +64,8 @@ type EgressPath struct {
 	// that several processes share.
 	ConnectionLimit Limit `config:"connection_limit" default:"32"`
 	// AdditionalConnectionLimits are limits by name that the sessions count against besides, together with
-	// those of all ready names whose paths have a limit of that name.
+	// those of all ready names whose paths have a limit of that name. Sessions of SMTP and connections of custom
+	// Lua are counted apart, but where [Limits] counts them.
 	AdditionalConnectionLimits map[string]Limit `config:"additional_connection_limits"`
 	// MaxConnectionRate is the rate at which connections are opened under one ready name. A call that would
 	// have to wait for it longer than IdleTimeout, while there is no connection to wait for either, is Unsent
