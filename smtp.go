@@ -1327,7 +1327,7 @@ func (c *carrier) admitted(ctx context.Context) (*smtpSession, Result) {
 			return c.open(ctx, release)
 		}
 		if c.lease, err = c.lease.Postpone(ctx, wait); err != nil {
-			return nil, r.notAcquired(c.way, err)
+			return nil, r.notAcquired(c.way, shared.delayed(err))
 		}
 	}
 }
@@ -2055,10 +2055,14 @@ func storeFailed(err error) Result {
 }
 
 // sharedRoom is the search of one call for room for a connection in what other processes share too.
-type sharedRoom struct{ since time.Time } // when there was none for the first time
+type sharedRoom struct {
+	since time.Time     // when there was none for the first time
+	wait  time.Duration // after how long there is to be some, by what was said last
+}
 
-// hold holds a new connection's share. Where there is none, it says after how long to ask again: when the
-// call has asked for as long as idle_timeout, after longer than it may wait.
+// hold holds a new connection's share. Where there is none, it says after how long to ask again: when that is
+// longer than idle_timeout, or the call has asked for as long, a moment longer than it may wait. No longer, for
+// others of the ready name do not ask meanwhile.
 func (s *sharedRoom) hold(ctx context.Context, r *Runtime, w *way) (release func(), wait time.Duration, err error) {
 	release, wait, err = r.holdShared(ctx, w)
 	if wait == 0 || err != nil {
@@ -2068,10 +2072,19 @@ func (s *sharedRoom) hold(ctx context.Context, r *Runtime, w *way) (release func
 	if s.since.IsZero() {
 		s.since = now
 	}
-	if patience := w.request.Patience; now.Sub(s.since)+wait > patience {
-		wait = max(wait, patience+1)
+	s.wait = wait
+	if patience := w.request.Patience; wait > patience || now.Sub(s.since)+wait > patience {
+		wait = patience + 1
 	}
 	return nil, wait, nil
+}
+
+// delayed is the error of a call that was postponed in vain, with what is known of when there is room.
+func (s *sharedRoom) delayed(err error) error {
+	if d, ok := errors.AsType[*sessions.Delayed](err); ok && d.Opening {
+		return &sessions.Delayed{RetryAfter: max(d.RetryAfter, s.wait), Opening: true}
+	}
+	return err
 }
 
 // holdShared holds a new connection's share of what other processes share too. Where there is no room, it
