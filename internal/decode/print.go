@@ -103,7 +103,7 @@ func (s schema) printKind(text []byte, v reflect.Value) ([]byte, error) {
 		return strconv.AppendUint(text, v.Uint(), 10), nil
 	case v.CanUint():
 		// It would be read as a float.
-		return nil, Errorf("", "%d is out of range (0 to %d)", v.Uint(), math.MaxInt64)
+		return nil, Errorf("", "%d is out of range (0 to %d)", v.Uint(), int64(math.MaxInt64))
 	}
 	bug("fields of type %v are not supported", v.Type())
 	return nil, nil
