@@ -527,7 +527,7 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 		}
 		next, err := lease.Postpone(ctx, wait)
 		if err != nil {
-			return nil, r.notAcquired(w, err)
+			return nil, r.notAcquired(w, shared.delayed(err))
 		}
 		lease = next
 	}

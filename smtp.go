@@ -64,7 +64,8 @@ type EgressPath struct {
 	// that several processes share.
 	ConnectionLimit Limit `config:"connection_limit" default:"32"`
 	// AdditionalConnectionLimits are limits by name that the sessions count against besides, together with
-	// those of all ready names whose paths have a limit of that name.
+	// those of all ready names whose paths have a limit of that name. Sessions of SMTP and connections of custom
+	// Lua are counted apart, but where [Limits] counts them.
 	AdditionalConnectionLimits map[string]Limit `config:"additional_connection_limits"`
 	// MaxConnectionRate is the rate at which connections are opened under one ready name. A call that would
 	// have to wait for it longer than IdleTimeout, while there is no connection to wait for either, is Unsent
@@ -823,7 +824,7 @@ func (r *Runtime) limit(w *way) {
 	w.name = s.names.Name(w.ready)
 	w.request = sessions.Request{
 		Group:       w.ready,
-		Limit:       int(path.ConnectionLimit.Count),
+		Limit:       path.ConnectionLimit.internal(),
 		Shared:      sharedLimits(path.AdditionalConnectionLimits),
 		MaxWaiting:  path.MaxReady,
 		IdleTimeout: time.Duration(path.IdleTimeout),
@@ -862,7 +863,7 @@ func (p *EgressPath) grace() time.Duration {
 func sharedLimits(limits map[string]Limit) []sessions.Shared {
 	var shared []sessions.Shared
 	for _, name := range slices.Sorted(maps.Keys(limits)) {
-		shared = append(shared, sessions.Shared{Name: name, Limit: int(limits[name].Count)})
+		shared = append(shared, sessions.Shared{Name: name, Limit: limits[name].internal()})
 	}
 	return shared
 }
@@ -879,6 +880,8 @@ func namedRates(kind, readyName string, own Rate, shared map[string]Rate) []sess
 	}
 	return rates
 }
+
+func (l Limit) internal() int { return int(min(l.Count, math.MaxInt)) }
 
 func (r Rate) internal() sessions.Rate {
 	return sessions.Rate{Limit: r.Limit, Per: r.Per, Burst: r.MaxBurst}
@@ -1324,7 +1327,7 @@ func (c *carrier) admitted(ctx context.Context) (*smtpSession, Result) {
 			return c.open(ctx, release)
 		}
 		if c.lease, err = c.lease.Postpone(ctx, wait); err != nil {
-			return nil, r.notAcquired(c.way, err)
+			return nil, r.notAcquired(c.way, shared.delayed(err))
 		}
 	}
 }
@@ -2059,10 +2062,14 @@ func storeFailed(err error) Result {
 }
 
 // sharedRoom is the search of one call for room for a connection in what other processes share too.
-type sharedRoom struct{ since time.Time } // when there was none for the first time
+type sharedRoom struct {
+	since time.Time     // when there was none for the first time
+	wait  time.Duration // after how long there is to be some, by what was said last
+}
 
-// hold holds a new connection's share. Where there is none, it says after how long to ask again: when the
-// call has asked for as long as idle_timeout, after longer than it may wait.
+// hold holds a new connection's share. Where there is none, it says after how long to ask again: when that is
+// longer than idle_timeout, or the call has asked for as long, a moment longer than it may wait. No longer, for
+// others of the ready name do not ask meanwhile.
 func (s *sharedRoom) hold(ctx context.Context, r *Runtime, w *way) (release func(), wait time.Duration, err error) {
 	release, wait, err = r.holdShared(ctx, w)
 	if wait == 0 || err != nil {
@@ -2072,10 +2079,19 @@ func (s *sharedRoom) hold(ctx context.Context, r *Runtime, w *way) (release func
 	if s.since.IsZero() {
 		s.since = now
 	}
-	if patience := w.request.Patience; now.Sub(s.since)+wait > patience {
-		wait = max(wait, patience+1)
+	s.wait = wait
+	if patience := w.request.Patience; wait > patience || now.Sub(s.since)+wait > patience {
+		wait = patience + 1
 	}
 	return nil, wait, nil
+}
+
+// delayed is the error of a call that was postponed in vain, with what is known of when there is room.
+func (s *sharedRoom) delayed(err error) error {
+	if d, ok := errors.AsType[*sessions.Delayed](err); ok && d.Opening {
+		return &sessions.Delayed{RetryAfter: max(d.RetryAfter, s.wait), Opening: true}
+	}
+	return err
 }
 
 // holdShared holds a new connection's share of what other processes share too. Where there is no room, it

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"testing"
@@ -46,6 +47,34 @@ func TestTheCallersEndAtTheStore(t *testing.T) {
 					t.Errorf("%s of the %s: %v", r.Status, r.Scope, r.Err)
 				}
 			})
+		})
+	}
+}
+
+// rationed is a Limits whose store lets nothing pass for a while.
+type rationed struct {
+	mute
+	until time.Time
+}
+
+func (r rationed) Pass(context.Context, string, Rate) (time.Duration, error) {
+	return max(0, time.Until(r.until)), nil
+}
+
+// TestALongWaitIsNotKept: what the store says of one call is said to that call. When the store thinks otherwise,
+// which may be long before, the ready name opens connections again.
+func TestALongWaitIsNotKept(t *testing.T) {
+	for _, wait := range []time.Duration{20 * time.Hour, math.MaxInt64} {
+		virtual(t, `"max_connection_rate": "1/d,max_burst=5", `, smtptest.Link{}, &smtptest.Sink{}, func(t *testing.T, rt *Runtime, p Protocol) {
+			rt.Limits = rationed{until: time.Now().Add(wait)}
+			if r := atOnce(p, 1)[0]; r.Status != Unsent || r.RetryAfter != wait && wait < math.MaxInt64 {
+				t.Errorf("%s %v, %v", r.Status, r.Err, r.RetryAfter)
+			}
+			rt.Limits = mute{}
+			time.Sleep(time.Minute)
+			if r := atOnce(p, 1)[0]; r.Status != Delivered {
+				t.Errorf("a minute later: %s %v", r.Status, r.Err)
+			}
 		})
 	}
 }

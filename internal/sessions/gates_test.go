@@ -3,6 +3,8 @@ package sessions
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -489,4 +491,17 @@ func TestCloseForgetsBars(t *testing.T) {
 		}
 		empty(t, &r.Pool)
 	})
+}
+
+// TestHugeRates: a rate that a 32-bit number does not hold lets events pass all the same.
+func TestHugeRates(t *testing.T) {
+	var rates Rates
+	for _, rate := range []Rate{{Limit: 1 << 32, Per: time.Hour}, {Limit: 1, Per: time.Second, Burst: 1 << 32}, {Limit: math.MaxInt64, Per: time.Nanosecond}} {
+		gate := rates.Gate(Named{Name: fmt.Sprint(rate), Rate: rate})
+		for range 2 {
+			if wait := gate.Pass(time.Now()); wait != 0 {
+				t.Errorf("%+v holds an event up for %v", rate, wait)
+			}
+		}
+	}
 }
