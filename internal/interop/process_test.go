@@ -56,6 +56,7 @@ func launch(as *syscall.Credential, output string, argv ...string) (*process, er
 	}
 	defer out.Close()
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), output: output, exited: make(chan struct{})}
+	p.cmd.Dir = "/" // ours may be closed to the user that the server becomes
 	p.stop = sync.OnceValue(p.end)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
