@@ -418,7 +418,7 @@ func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
 }
 
 // wayFrom finds the way from a source: as for SMTP, without hosts.
-func (e *luaEngine) wayFrom(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (*way, *PlanError) {
+func (e *luaEngine) wayFrom(ctx context.Context, queue QueueName, _ string, source *keyed[EgressSource]) (*way, *PlanError) {
 	from, site := source.config.Name, queue.routing()
 	w := &way{source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
 	var err error
@@ -443,7 +443,7 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 	case cause != nil:
 		res = unsent(cause)
 	case failed != nil:
-		res = failed.result()
+		res = failed.resultOn(w)
 	default:
 		lease, res = e.session(ctx, w, a.queue)
 	}
@@ -546,8 +546,12 @@ func (e *luaEngine) open(ctx context.Context, p *Policy, w *way, queue QueueName
 		if cause := e.runtime.endedBy(ctx, err); cause != nil {
 			return new(unsent(cause))
 		}
-		w.name.Unreached()
-		return new(e.notConnected(err))
+		res := e.notConnected(err)
+		if tooOften := w.unreached(err); tooOften != nil {
+			res.Scope = ScopeReadyName
+			e.runtime.state.lua.Refuse(w.ready, tooOften)
+		}
+		return &res
 	}
 	w.name.Reached()
 	s.release = release

@@ -301,6 +301,16 @@ func (e *PlanError) result() Result {
 	return Result{Status: e.Status, Response: e.Response, Scope: ScopeReadyName, Err: e}
 }
 
+// resultOn is the result of a message that found no way but w: one without a ready name says nothing of what
+// is under one.
+func (e *PlanError) resultOn(w *way) Result {
+	res := e.result()
+	if res.Session = w.unopened(); w.ready == "" {
+		res.Scope = ScopeMessage
+	}
+	return res
+}
+
 // unresolved is the failure of a queue whose destination cannot be found out now: never a bounce,
 // because a domain that vanishes for a day is a common accident.
 func unresolved(queue QueueName, err error) *PlanError {

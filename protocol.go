@@ -1329,13 +1329,15 @@ func (r *Runtime) Close(ctx context.Context) error {
 	s.begin()
 
 	stop := context.AfterFunc(ctx, s.kill)
-	defer stop()
 	var errs [3]error
 	var pools sync.WaitGroup
 	pools.Go(func() { errs[0] = s.smtp.Close(ctx) })
 	pools.Go(func() { errs[1] = s.lua.Close(ctx) })
 	pools.Wait()
 	errs[2] = s.waitForCalls()
+	if err := errors.Join(errs[:]...); err == nil && !stop() {
+		errs[2] = context.Cause(ctx) // it cut what was under way
+	}
 	s.kill()
 	if s.own != nil {
 		s.own.Close()

@@ -722,3 +722,20 @@ func TestTheSourceOfASession(t *testing.T) {
 		t.Errorf("%+v", r.Session)
 	}
 }
+
+// TestASourceThatIsNotDefined: the other sources of its pool send its share.
+func TestASourceThatIsNotDefined(t *testing.T) {
+	s := &stage{T: t, rt: newRuntime(t), pool: []string{"good", "bad"}, sources: map[string]string{"bad": `"source_address": "none", `}}
+	s.rt.Egress = s
+	_, addr := s.sink(&smtptest.Sink{})
+	p := s.over("pool", addr)
+	for range 4 {
+		s.wantDelivered(s.send(p, "user")...)
+	}
+	s.pool = []string{"bad"}
+	r := s.send(s.over("another", addr), "user")[0]
+	s.want(r, Transient, 451, "")
+	if r.Scope != ScopeMessage || !strings.Contains(r.Response.Text, "source_address") {
+		t.Errorf("scope %s: %s", r.Scope, r.Response)
+	}
+}

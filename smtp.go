@@ -684,14 +684,19 @@ type sourcePicker struct {
 // wayFinder is an engine, asked for the way from a source. With an error the way is as complete as it could
 // be made.
 type wayFinder interface {
-	wayFrom(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (*way, *PlanError)
+	// Asked is the name by which the pool asks for the source.
+	wayFrom(ctx context.Context, queue QueueName, asked string, source *keyed[EgressSource]) (*way, *PlanError)
 }
 
 // choose takes the ways from one source after another, as it is their turn, and returns the first that may
 // be used. A call that only wants to know takes no turn and counts in no rate.
 func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, from wayFinder) (*way, *PlanError) {
 	if p.pool == "" || p.pool == unspecified {
-		w, failed := p.wayOf(ctx, queue, unspecified, from)
+		source, err := p.runtime.egressSource(ctx, unspecified)
+		if err != nil {
+			return &way{}, unresolved(queue, err)
+		}
+		w, failed := from.wayFrom(ctx, queue, unspecified, source)
 		if failed == nil && !p.runtime.eligible(w, only, true) {
 			failed = p.notEligible(queue)
 		}
@@ -709,36 +714,32 @@ func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, f
 	if only {
 		next = p.turns.Look
 	}
-	for tried := false; ; tried = true {
+	none := sourceless(fmt.Sprintf("no sources available for %s pool=`%s`", queue, p.pool))
+	for {
 		name, ok := next(choices)
-		switch {
-		case !ok && tried:
-			return &way{}, p.notEligible(queue)
-		case !ok:
-			return &way{}, sourceless(queue, fmt.Sprintf("no sources available for %s pool=`%s`", queue, p.pool))
+		if !ok {
+			return &way{}, none
 		}
 		choices = slices.DeleteFunc(choices, func(c egress.Choice) bool { return c.Name == name })
-		w, failed := p.wayOf(ctx, queue, name, from)
+		source, err := p.runtime.egressSource(ctx, name)
+		if err != nil { // the others may do
+			none = unresolved(queue, err)
+			continue
+		}
+		w, failed := from.wayFrom(ctx, queue, name, source)
 		if failed != nil || p.runtime.eligible(w, only, len(choices) == 0) {
 			return w, failed
 		}
+		none = p.notEligible(queue)
 	}
-}
-
-func (p *sourcePicker) wayOf(ctx context.Context, queue QueueName, source string, from wayFinder) (*way, *PlanError) {
-	s, err := p.runtime.egressSource(ctx, source)
-	if err != nil {
-		return &way{}, unresolved(queue, err)
-	}
-	return from.wayFrom(ctx, queue, s)
 }
 
 func (p *sourcePicker) notEligible(queue QueueName) *PlanError {
-	return sourceless(queue, fmt.Sprintf("no sources for %s pool=`%s` are eligible for selection at this time", queue, cmp.Or(p.pool, unspecified)))
+	return sourceless(fmt.Sprintf("no sources for %s pool=`%s` are eligible for selection at this time", queue, cmp.Or(p.pool, unspecified)))
 }
 
 // sourceless is the failure of a queue that has no source to send from now.
-func sourceless(queue QueueName, why string) *PlanError {
+func sourceless(why string) *PlanError {
 	return &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4}, Text: safeText("delivery: " + why)}, nil}
 }
 
@@ -907,10 +908,10 @@ func (w *way) unopened() *Session {
 
 // wayFrom finds the way from a source. What was found before is taken again while everything that it was
 // made of holds: source, egress path, and the answers of the DNS. Equals are in random order, each time.
-func (e *smtpEngine) wayFrom(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (*way, *PlanError) {
-	name := wayName{queue.routing(), source.config.Name}
+func (e *smtpEngine) wayFrom(ctx context.Context, queue QueueName, asked string, source *keyed[EgressSource]) (*way, *PlanError) {
+	name := wayName{queue.routing(), asked}
 	if known, ok := e.ways.Get(name); ok && known.source == source && !known.name.Gone() {
-		path, err := e.runtime.egressPath(ctx, pathName{name.routing, name.source, known.site})
+		path, err := e.runtime.egressPath(ctx, pathName{name.routing, source.config.Name, known.site})
 		if err == nil && path == known.path {
 			return known.shuffled(), nil
 		}
@@ -922,7 +923,7 @@ func (e *smtpEngine) wayFrom(ctx context.Context, queue QueueName, source *keyed
 	if failed != nil {
 		return w, failed
 	}
-	if old := e.ways.Put(name, w, keep); old != nil && old.ready == w.ready && old.digest() != w.digest() {
+	if old := e.ways.Put(name, w, keep); old != nil && old.ready == w.ready && old.digest() != w.digest() && e.runtime.state.smtp.Knows(old.ready) {
 		// What was opened under the old config serves nobody any more.
 		e.runtime.state.smtp.Drain(func(group, key string) bool {
 			return group == old.ready && strings.HasPrefix(key, old.digest())
@@ -1033,8 +1034,7 @@ func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
 			a.settleAll(unsent(err))
 			return
 		}
-		res := failed.result()
-		res.Session = w.unopened()
+		res := failed.resultOn(w)
 		if _, ok := errors.AsType[*ConfigError](failed); ok {
 			a.err = failed
 		}
@@ -1164,6 +1164,9 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 		v := verdict{tx: tx, again: tx.Again && again < maxAgain, elsewhere: c.goElsewhere(s, tx)}
 		if v.again {
 			again++
+		}
+		if i := slices.IndexFunc(tx.Results, func(r smtpclient.Result) bool { return tooMany(&r) && !r.Local }); i > 0 {
+			most = min(most, i) // it need not be told again
 		}
 		left = c.settle(ctx, a, s, content, part, left[len(part):], v)
 	}
@@ -1354,17 +1357,26 @@ func (c *carrier) open(ctx context.Context, release func()) (*smtpSession, Resul
 	return s, Result{}
 }
 
-// unreached is the result of a message for which no host could be reached. When that has been so too often
-// in a row, whoever waits for a session is told so too.
+// unreached is the result of a message for which no host could be reached.
 func (e *smtpEngine) unreached(w *way, err error) Result {
 	res := Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{
 		Code: 400, Text: safeText("delivery: failed to connect to any candidate hosts: " + inCommon(err) + oneLine(err))}}
-	if n := w.name.Unreached(); n > w.path.config.ConsecutiveConnectionFailuresBeforeDelay {
+	if tooOften := w.unreached(err); tooOften != nil {
 		res.Scope = ScopeReadyName
-		e.runtime.state.smtp.Refuse(w.ready, &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 1},
-			Text: safeText(fmt.Sprintf("delivery: no host could be reached %d times in a row: %s", n, oneLine(err)))}, err})
+		e.runtime.state.smtp.Refuse(w.ready, tooOften)
 	}
 	return res
+}
+
+// unreached counts a call for which no connection could be made. When that has been so too often in a row, the
+// error is for whoever waits for one.
+func (w *way) unreached(err error) *PlanError {
+	n := w.name.Unreached()
+	if n <= w.path.config.ConsecutiveConnectionFailuresBeforeDelay {
+		return nil
+	}
+	return &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 1},
+		Text: safeText(fmt.Sprintf("delivery: no host could be reached %d times in a row: %s", n, oneLine(err)))}, err}
 }
 
 // notAcquired is the result of a call that got no session.
@@ -2027,6 +2039,7 @@ func (r *Runtime) passAll(ctx context.Context, w *way, option string, rates []na
 			if wait <= 0 {
 				break
 			}
+			wait = max(wait, time.Millisecond)
 			patience -= wait
 			if err := sleep(ctx, wait); err != nil {
 				return new(unsent(err))
@@ -2130,6 +2143,9 @@ func (r *Runtime) holdShared(ctx context.Context, w *way) (release func(), wait 
 		give, err := r.Limits.Hold(ctx, name, limits[name])
 		switch {
 		case err != nil:
+			if give != nil {
+				give()
+			}
 			return nil, 0, err
 		case give == nil:
 			return nil, holdAgain, nil

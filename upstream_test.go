@@ -356,8 +356,8 @@ func (s *stage) batch(recipients, limit, transactions int) {
 	if n := len(sink.Messages()); n != transactions {
 		s.Errorf("%d transactions where the peer names its limit, want %d", n, transactions)
 	}
-	if n := len(other.Messages()); n != 2 {
-		s.Errorf("%d transactions where the peer refuses the rest, want 2", n)
+	if n := len(other.Messages()); n != transactions {
+		s.Errorf("%d transactions where the peer refuses the rest, want %d", n, transactions)
 	}
 }
 

@@ -72,6 +72,13 @@ func (p *Pool[S]) Totals() Totals {
 	return t
 }
 
+// Knows tells whether a group has a session, a lease or a waiting call.
+func (p *Pool[S]) Knows(group string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.groups[group] != nil
+}
+
 // Waiting returns how many calls wait in a group.
 func (p *Pool[S]) Waiting(group string) int {
 	p.mu.Lock()
