@@ -251,13 +251,13 @@ func (b *bucket) wait(now time.Time, n int) time.Duration {
 	b.turn(now)
 	perSecond := float64(b.limiter.Limit())
 	missing := float64(n) - b.limiter.TokensAt(b.latest)
-	// A billionth of a token, or what a nanosecond brings, is not waited for: the first is more than the
-	// arithmetic can lose on the way, the second less than a timer can tell. Both are taken as a debt, so
-	// that nothing adds up.
+	// A wait is cut to whole nanoseconds, and the arithmetic may lose a little on the way, less than a
+	// billionth of a token. So much may be missing from one who has waited. It stays as a debt, so that
+	// nothing adds up.
 	if missing <= (1+perSecond)/1e9 {
 		return 0
 	}
-	wait := math.Round(missing/perSecond*1e9) + float64(b.latest.Sub(now))
+	wait := math.Floor(missing/perSecond*1e9) + float64(b.latest.Sub(now))
 	if wait >= math.MaxInt64 {
 		return math.MaxInt64
 	}
