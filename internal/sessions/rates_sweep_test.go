@@ -107,6 +107,20 @@ func TestPaceOutlivesItsBucket(t *testing.T) {
 			passes(t, q, later, 2)
 			passes(t, s, later, 0)
 		},
+		"three rates, and the newest is not the last to come back": func(t *testing.T, r *Rates, p, q *Pace) {
+			second := r.Gate(Named{"a", Rate{60, time.Hour, 0}})
+			r.forget(later)
+			third := r.Gate(other)
+			r.forget(later)
+			for i, pace := range []*Pace{p, third, second} {
+				if pace.Pass(later) != 0 {
+					t.Fatalf("event %d is refused", i+1)
+				}
+			}
+			if wait := passes(t, q, later, 0); !near(wait, 12*time.Minute) {
+				t.Errorf("wait %v is of an old rate", wait)
+			}
+		},
 	}
 	for name, story := range tests {
 		t.Run(name, func(t *testing.T) {

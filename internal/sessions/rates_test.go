@@ -103,7 +103,7 @@ func TestFastRates(t *testing.T) {
 	for _, rate := range tests {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {
 			var r Rates
-			span := time.Duration(100_000 * float64(rate.Per) / float64(rate.Limit))
+			span := time.Duration(30_000 * float64(rate.Per) / float64(rate.Limit))
 			passed := greedy(t, r.Gate(Named{"a", rate}), noon, noon.Add(span))
 			checkHeld(t, rate, int64(len(passed)), span)
 		})
@@ -347,6 +347,18 @@ func TestRateChange(t *testing.T) {
 			passes(t, p, noon, 0) // and changing it back gives nothing
 		})
 	}
+}
+
+// A bucket that is full again is as good as a new one, also for a larger burst.
+func TestRateChangeAfterRest(t *testing.T) {
+	var r Rates
+	p := r.Gate(Named{"a", Rate{60, time.Hour, 5}})
+	passes(t, p, noon, 5)
+	r.forget(noon) // too early, and the next sweep is far
+	later := noon.Add(6 * time.Minute)
+	p.Ahead(later, 1) // Rates learns how late it is
+	r.Gate(Named{"a", Rate{60, time.Hour, 50}})
+	passes(t, p, later, 50)
 }
 
 func TestAhead(t *testing.T) {
