@@ -14,9 +14,9 @@ const (
 	sweepEvery = 10 * time.Minute
 	// sweepFrom is how many buckets are worth a sweep before sweepEvery is over.
 	sweepFrom = 1024
-	// jitter is how far the times of two callers may be apart because one of them was held up after he
+	// lateness is how far the times of two callers may be apart because one of them was held up after he
 	// had read the clock. What is further back is a clock that was set back.
-	jitter = time.Second
+	lateness = time.Second
 	// maxBurst is the largest number of tokens that a float64 counts one by one.
 	maxBurst = 1 << 53
 )
@@ -232,7 +232,7 @@ func (b *bucket) turn(now time.Time) {
 	switch early := b.latest.Sub(now); {
 	case early <= 0:
 		b.latest = now
-	case early > jitter:
+	case early > lateness:
 		b.setBack(now)
 	}
 }

@@ -60,7 +60,7 @@ func (c *compared) wait() (wait, off float64) {
 	return wait, off
 }
 
-// pass asks for one event, called up to a jitter too late, and returns the wait from c.now.
+// pass asks for one event, called up to a second too late, and returns the wait from c.now.
 func (c *compared) pass(late time.Duration) time.Duration {
 	c.Helper()
 	want, off := c.wait()
@@ -124,7 +124,7 @@ func FuzzRates(f *testing.F) {
 				c.now = c.now.Add(time.Duration(min(interval*math.Exp(rng.Float64()*10-5), float64(day*1000))))
 			case 4:
 				c.Ahead(c.now, 1) // now all buckets have seen this time
-				c.pass(time.Duration(rng.Int64N(int64(jitter))))
+				c.pass(time.Duration(rng.Int64N(int64(lateness))))
 			default:
 				if wait := c.pass(0); wait > 0 {
 					c.now = c.now.Add(wait)

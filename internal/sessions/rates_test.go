@@ -204,7 +204,7 @@ func TestLongestRate(t *testing.T) {
 	if wait := p.Ahead(noon, math.MaxInt); wait != math.MaxInt64 {
 		t.Errorf("Ahead is %v", wait)
 	}
-	if wait := p.Pass(noon.Add(-jitter)); wait != math.MaxInt64 {
+	if wait := p.Pass(noon.Add(-lateness)); wait != math.MaxInt64 {
 		t.Errorf("wait of a late caller is %v", wait)
 	}
 	passes(t, p, noon.Add(math.MaxInt64), 1)
@@ -409,7 +409,7 @@ func TestLateCallers(t *testing.T) {
 	p := r.Gate(Named{"a", rate})
 	var passed []time.Time
 	for now := noon; now.Before(noon.Add(time.Second)); now = now.Add(100 * time.Microsecond) {
-		for _, at := range []time.Time{now, now.Add(-time.Millisecond), now.Add(-jitter)} {
+		for _, at := range []time.Time{now, now.Add(-time.Millisecond), now.Add(-lateness)} {
 			if p.Pass(at) == 0 {
 				passed = append(passed, now)
 			}
@@ -440,7 +440,7 @@ func TestClockSetBack(t *testing.T) {
 func TestConcurrentPasses(t *testing.T) {
 	const (
 		callers, calls = 8, 2000
-		step           = 10 * time.Microsecond // all calls together take less than the jitter
+		step           = 10 * time.Microsecond // all calls together take less than the lateness
 	)
 	var r Rates
 	rate := Rate{5000, time.Second, 10}
