@@ -80,6 +80,8 @@ func TestBadConfigsNameTheField(t *testing.T) {
 		{egressSource, `{"name": "a", "socks5_proxy_server": "10.0.0.1:1080", "socks5_proxy_username": "u"}`, "socks5_proxy_username", "socks5_proxy_password"},
 		{egressSource, `{"name": "a", "socks5_proxy_username": "u", "socks5_proxy_password": {"key_data": "x"}}`, "socks5_proxy_username", "socks5_proxy_server"},
 		{egressSource, `{"name": "a", "socks5_proxy_server": "10.0.0.1:1080", "ha_proxy_server": "10.0.0.1:5000", "ha_proxy_source_address": "10.0.0.2"}`, "socks5_proxy_server", "one proxy"},
+		{egressSource, `{"name": "a", "ha_proxy_server": "10.0.0.1:1", "ha_proxy_source_address": "fe80::1%eth0"}`, "ha_proxy_source_address", "zone"},
+		{egressSource, `{"name": "a", "socks5_proxy_server": "10.0.0.1:1", "socks5_proxy_source_address": "fe80::1%eth0"}`, "socks5_proxy_source_address", "zone"},
 		{egressSource, `{"name": "a", "suspend_when_unplumbed": {"trigger": "Immediate"}}`, "suspend_when_unplumbed.duration", "required"},
 		{egressSource, `{"name": "a", "suspend_when_unplumbed": {"trigger": "Sometimes", "duration": "1m"}}`, "suspend_when_unplumbed.trigger", "Immediate"},
 		{egressPool, `{"name": "a"}`, "entries", "required"},
@@ -126,6 +128,7 @@ func TestConfigsPrintAsTheyParse(t *testing.T) {
 		roundTrip[EgressPath](t, ParseEgressPath, text)
 	}
 	roundTrip[EgressSource](t, ParseEgressSource, `{"name": "a", "source_address": "::1", "remote_port": 2525}`)
+	roundTrip[EgressSource](t, ParseEgressSource, `{"name": "a", "suspend_when_unplumbed": {"duration": "5m"}}`)
 	roundTrip[EgressPool](t, ParseEgressPool, `{"name": "a", "entries": [{"name": "b"}, {"name": "c", "weight": 0}]}`)
 }
 

@@ -366,14 +366,16 @@ type EgressSource struct {
 	SOCKS5ProxyUsername      string     `config:"socks5_proxy_username"`
 	SOCKS5ProxyPassword      *KeySource `config:"socks5_proxy_password"`
 	// SuspendWhenUnplumbed and SuspendWhenProxyUnhealthy take the source out of its pools for a while when
-	// SourceAddress is no address of this machine, or when the proxy cannot be used; nil: never.
+	// SourceAddress is no address of this machine, or when the proxy cannot be used or cannot bind the address
+	// that it is told to; nil: never.
 	SuspendWhenUnplumbed      *Suspension `config:"suspend_when_unplumbed"`
 	SuspendWhenProxyUnhealthy *Suspension `config:"suspend_when_proxy_unhealthy"`
 }
 
 // Suspension is the table of suspend_when_unplumbed and suspend_when_proxy_unhealthy.
 type Suspension struct {
-	Trigger Trigger `config:"trigger" required:"true"`
+	// Trigger is what it takes; default Immediate.
+	Trigger Trigger `config:"trigger" default:"Immediate"`
 	// Duration is how long the source is passed over.
 	Duration Duration `config:"duration" required:"true" min:"1ms"`
 }
@@ -425,8 +427,13 @@ func (t Trigger) MarshalJSON() ([]byte, error) {
 
 // Validate says what is wrong with the source.
 func (s *EgressSource) Validate() error {
-	if s.SourceAddress.Zone() != "" {
-		return decode.Errorf("source_address", "has a zone")
+	for _, a := range []struct {
+		field string
+		netip.Addr
+	}{{"source_address", s.SourceAddress}, {"ha_proxy_source_address", s.HAProxySourceAddress}, {"socks5_proxy_source_address", s.SOCKS5ProxySourceAddress}} {
+		if a.Zone() != "" {
+			return decode.Errorf(a.field, "has a zone")
+		}
 	}
 	switch {
 	case s.HAProxyServer != "" && s.SOCKS5ProxyServer != "":
@@ -1360,7 +1367,7 @@ func (c *carrier) open(ctx context.Context, release func()) (*smtpSession, Resul
 // unreached is the result of a message for which no host could be reached.
 func (e *smtpEngine) unreached(w *way, err error) Result {
 	res := Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{
-		Code: 400, Text: safeText("delivery: failed to connect to any candidate hosts: " + inCommon(err) + oneLine(err))}}
+		Code: 400, Text: safeText("delivery: failed to connect to any candidate hosts: " + inCommon(&w.source.config, err) + oneLine(err))}}
 	if tooOften := w.unreached(err); tooOften != nil {
 		res.Scope = ScopeReadyName
 		e.runtime.state.smtp.Refuse(w.ready, tooOften)
@@ -1653,7 +1660,7 @@ func (s *EgressSource) via() (*proxy.Via, error) {
 func (r *Runtime) blame(s *EgressSource, err error) {
 	var rule *Suspension
 	switch _, proxied := errors.AsType[*proxyError](err); {
-	case s.SourceAddress.IsValid() && isUnplumbed(err), errors.Is(err, proxy.ErrUnplumbed):
+	case s.SourceAddress.IsValid() && isUnplumbed(err):
 		rule = s.SuspendWhenUnplumbed
 	case proxied && !proxyIsWell(err):
 		rule = s.SuspendWhenProxyUnhealthy
@@ -1674,11 +1681,11 @@ func isUnplumbed(err error) bool {
 // still trying to reach it.
 func proxyIsWell(err error) bool {
 	failed, ok := errors.AsType[*proxy.Error](err)
-	return ok && failed.Step == "connect"
+	return ok && failed.Step == "connect" && !errors.Is(err, proxy.ErrUnplumbed)
 }
 
 // inCommon says what the failures of all hosts have in common, if that says more than they do.
-func inCommon(err error) string {
+func inCommon(s *EgressSource, err error) string {
 	all := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all = joined.Unwrap()
@@ -1688,12 +1695,12 @@ func inCommon(err error) string {
 	}
 	throughProxy := func(err error) bool { _, ok := errors.AsType[*proxyError](err); return ok }
 	switch {
+	case s.SourceAddress.IsValid() && every(isUnplumbed):
+		return "source_address is no address of this machine: "
 	case every(func(err error) bool { return errors.Is(err, proxy.ErrUnplumbed) }):
 		return "the proxy cannot use the source address that it is told to: "
 	case every(func(err error) bool { return throughProxy(err) && !proxyIsWell(err) }):
 		return "the proxy cannot be used: "
-	case every(isUnplumbed):
-		return "source_address is no address of this machine: "
 	}
 	return ""
 }
