@@ -58,7 +58,9 @@ func notYet(field, what string) error {
 }
 
 // EgressPath is what kumo.make_egress_path makes: how to speak to one site from one source. The zero
-// value means every default. Durations of 0 mean the default that is named with them.
+// value means every default. Durations of 0 mean the default that is named with them. Domains that share a
+// site share its ready name, and so its limits and rates, also where a policy gives them different paths:
+// then the limits are those of the latest message, and the rates those of the path that was asked for last.
 type EgressPath struct {
 	// ConnectionLimit is the most sessions at once under one ready name; default 32. See [Limits] for one
 	// that several processes share.

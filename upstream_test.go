@@ -49,7 +49,9 @@ func TestUpstream(t *testing.T) {
 		{"source_selection_rate_pool", sourceSelectionRatePool},
 		{"auth_deliver", authDeliver},
 		{"auth_deliver_invalid_password", authDeliverInvalidPassword},
+		{"dispatcher_watchdog", dispatcherWatchdog},
 		{"inspect_ready_q", inspectReadyQ},
+		{"resolve_egress_path", resolveEgressPath},
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			s := &stage{T: t, rt: newRuntime(t)}
@@ -510,6 +512,32 @@ func authDeliverInvalidPassword(s *stage) {
 	_, addr := s.sink(&smtptest.Sink{Username: "scott", Password: "tiger"})
 	s.path = `"smtp_auth_plain_username": "scott", "smtp_auth_plain_password": {"key_data": "incorrect"}, "allow_smtp_auth_plain_without_tls": true, `
 	s.want(s.send(s.to(addr), "user")[0], Transient, 400, "")
+}
+
+// dispatcherWatchdog: a send that never returns is aborted.
+func dispatcherWatchdog(s *stage) {
+	s.path = `"dispatcher_progress_watchdog_timeout": "50ms", `
+	policy, err := s.rt.ParsePolicy(s.Context(), "policy.lua", []byte(
+		`kumo.on('make.stuck', function() return { send = function() while true do end end } end)`))
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.rt.SetPolicy(policy)
+	r := s.send(protocolOf(s.T, s.rt, `{"protocol": {"custom_lua": {"constructor": "make.stuck"}}}`), "user")[0]
+	s.want(r, Transient, 451, "")
+	if want := "451 4.4.1 dispatcher watchdog aborted task; send did not return within 50ms"; r.Response.String() != want {
+		s.Errorf("%s, want %s", r.Response, want)
+	}
+}
+
+// resolveEgressPath: the site and the source by which a path is asked for, as Plan shows them.
+func resolveEgressPath(s *stage) {
+	s.rt.Resolver = zone{"x.test MX": mx(MXRecord{10, "mx1.x.test"}, MXRecord{10, "mx2.x.test"}), "mx1.x.test A": addrs("127.0.0.1"), "mx2.x.test A": addrs("127.0.0.2")}
+	s.pool = []string{"source"}
+	plan, err := protocolOf(s.T, s.rt, `{"egress_pool": "pool"}`).Plan(s.Context(), messageTo("user@x.test"))
+	if want := "source->(mx1|mx2).x.test@smtp_client"; err != nil || plan.ReadyName != want || len(plan.Hosts) != 2 {
+		s.Errorf("%+v, %v; want the ready name %s", plan, err, want)
+	}
 }
 
 // inspectReadyQ: the ready name and its limit, as Stats shows them.
