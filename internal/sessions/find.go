@@ -39,19 +39,6 @@ func (p *Pool[S]) find(g *group[S], c *claim) *slot[S] {
 	return nil
 }
 
-// comesSoon tells whether the sessions that are being opened are going to be enough for this call and all
-// that wait. The lock is held.
-func (g *group[S]) comesSoon(c *claim) bool {
-	if g.promising == 0 || c.expect == nil {
-		return false
-	}
-	each := c.expect()
-	if c.maxUses > 0 {
-		each = min(each, c.maxUses)
-	}
-	return max(g.waiting.len, 1) <= g.promising*(each-1)
-}
-
 // sleeper finds an idle session. The lock is held.
 func (p *Pool[S]) sleeper(g *group[S], c *claim) *slot[S] {
 	if g.idle.len == 0 {
@@ -73,8 +60,7 @@ func (p *Pool[S]) sleeper(g *group[S], c *claim) *slot[S] {
 }
 
 // comfortable finds a session in use that would serve the call sooner than a new one, which it may have.
-// Of each key it looks at no more than the two whose turn it is, for there may be hundreds. The lock is
-// held.
+// The lock is held.
 func (p *Pool[S]) comfortable(g *group[S], c *claim) *slot[S] {
 	if g.calls == 0 {
 		return nil
@@ -84,39 +70,57 @@ func (p *Pool[S]) comfortable(g *group[S], c *claim) *slot[S] {
 		if shelf == nil {
 			continue
 		}
-		n := shelf.roomy.front
-		for range min(2, shelf.roomy.len) {
+		p.promote(shelf)
+		for n := shelf.comfy.front; n != nil; {
 			s := n.of
 			n = n.next
-			if s.worn(c.maxUses) || !s.hasComfort() {
-				continue
-			}
-			if s.hasRoom() {
+			switch {
+			case !s.hasRoom():
+				p.withhold(s)
+			case !s.hasComfort():
+				p.queueUp(s, &shelf.roomy)
+			case !s.worn(c.maxUses): // else it has comfort for one with a wider bound
 				return s
 			}
-			p.withhold(s)
 		}
 	}
 	return nil
 }
 
-// roomy finds a session in use that has room. The lock is held.
+// promote looks whether sessions have more comfort than when they were last asked: no more than the two whose
+// turn it is, for there may be hundreds. The lock is held.
+func (p *Pool[S]) promote(shelf *shelf[S]) {
+	n := shelf.roomy.front
+	for range min(2, shelf.roomy.len) {
+		s := n.of
+		n = n.next
+		switch {
+		case !s.hasRoom():
+			p.withhold(s)
+		case s.hasComfort():
+			p.queueUp(s, &shelf.comfy)
+		}
+	}
+}
+
+// roomy finds a session in use that has room, and rather one that has comfort. The lock is held.
 func (p *Pool[S]) roomy(g *group[S], c *claim) *slot[S] {
 	for _, key := range c.keys {
 		shelf := p.shelves[home[S]{g, key}]
 		if shelf == nil {
 			continue
 		}
-		for n := shelf.roomy.front; n != nil; {
-			s := n.of
-			n = n.next
-			if s.worn(c.maxUses) {
-				continue // not for this call; it has room for one with a wider bound
+		for _, turn := range [...]*list[slot[S]]{&shelf.comfy, &shelf.roomy} {
+			for n := turn.front; n != nil; {
+				s := n.of
+				n = n.next
+				switch {
+				case !s.hasRoom():
+					p.withhold(s)
+				case !s.worn(c.maxUses): // else it has room for one with a wider bound
+					return s
+				}
 			}
-			if s.hasRoom() {
-				return s
-			}
-			p.withhold(s)
 		}
 	}
 	return nil

@@ -126,7 +126,7 @@ func (p *Pool[S]) delay(wait time.Duration, opening bool) *Delayed {
 
 // hope tells whether the group has a session that may come to serve the call. The lock is held.
 func (p *Pool[S]) hope(g *group[S], c *claim) bool {
-	if g.promising > 0 {
+	if g.coming.slots.len > 0 {
 		return true
 	}
 	for _, key := range c.keys {

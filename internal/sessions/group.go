@@ -7,18 +7,18 @@ import (
 
 // group is what a limit belongs to. All its fields are guarded by the pool's lock.
 type group[S Session] struct {
-	name      string
-	limit     int
-	slots     int // what counts against limit: idle, opening, lent and ending
-	opening   int
-	promising int // those of opening whose session others may use
-	ending    int // told to retire: the peer still has them
-	calls     int // leases on sessions
-	opened    uint64
-	idle      list[slot[S]]   // least recently used first
-	waiting   list[waiter[S]] // in order of arrival; not empty only if there is nothing for the first
-	gates     *gates          // nil: the group has never had one
-	stakes    []*stake[S]     // in the limits that it shares
+	name    string
+	limit   int
+	slots   int // what counts against limit: idle, opening, lent and ending
+	opening int
+	coming  coming[S]
+	ending  int // told to retire: the peer still has them
+	calls   int // leases on sessions
+	opened  uint64
+	idle    list[slot[S]]   // least recently used first
+	waiting list[waiter[S]] // in order of arrival; not empty only if there is nothing for the first
+	gates   *gates          // nil: the group has never had one
+	stakes  []*stake[S]     // in the limits that it shares
 }
 
 // present is how many sessions there are or will be, without those that are ending.
@@ -67,9 +67,10 @@ type shelf[S Session] struct {
 	sessions int
 	usable   int           // those of sessions that may be lent again
 	idle     list[slot[S]] // least recently used first
-	// Lent sessions that had room when they were last asked, in the order in which they take calls. Those
-	// that have none are not in it, so that a call finds its session at the front however many there are.
-	roomy list[slot[S]]
+	// Lent sessions that had room when they were last asked, in the order in which they take calls: those
+	// that had comfort too, and the others. Those that have no room are in neither, so that a call finds its
+	// session at the front however many there are.
+	comfy, roomy list[slot[S]]
 }
 
 type home[S Session] struct {
@@ -85,6 +86,7 @@ type claim struct {
 	patience    time.Duration
 	grace       time.Duration
 	expect      func() int
+	hopes       uint64 // if it waits by choice: the last permission that it counts on
 	arrival     uint64
 	waited      time.Duration // because of gates, until it was served last
 	passed      bool          // the Lending gate
@@ -98,6 +100,14 @@ type waiter[S Session] struct {
 	slot     *slot[S]
 	err      error
 	place    node[waiter[S]]
+}
+
+// following is the call behind w; nil if there is none.
+func (w *waiter[S]) following() *waiter[S] {
+	if w.place.next == nil {
+		return nil
+	}
+	return w.place.next.of
 }
 
 func (w *waiter[S]) fits(s *slot[S]) bool {
@@ -114,15 +124,32 @@ func (g *group[S]) enqueue(c *claim) *waiter[S] {
 		after = after.prev
 	}
 	g.waiting.insert(&w.place, after)
+	switch {
+	case w.place.next != nil:
+		g.askAgain() // those behind it stand further back now
+	case g.coming.asked == nil:
+		g.coming.asked = w
+	}
 	if g.gates != nil {
 		w.waited -= g.gates.lostTime() // answer adds what it is then
 	}
 	return w
 }
 
+// leave takes w out of the line.
+func (g *group[S]) leave(w *waiter[S]) {
+	switch asked := g.coming.asked; {
+	case asked == w:
+		g.coming.asked = w.following()
+	case asked == nil || w.arrival < asked.arrival:
+		g.coming.content--
+	}
+	g.waiting.remove(&w.place)
+}
+
 // answer ends the wait of w with s, or with the error of a refusal.
 func (g *group[S]) answer(w *waiter[S], s *slot[S], refusal error) {
-	g.waiting.remove(&w.place)
+	g.leave(w)
 	w.slot, w.err = s, refusal
 	if g.gates != nil {
 		w.waited += g.gates.lostTime()

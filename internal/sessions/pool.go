@@ -48,9 +48,10 @@ type Pool[S Session] struct {
 }
 
 // Acquire returns a lease of a session that serves r, or of the permission to open one. It prefers, in
-// this order: an idle session; a share of one in use that has comfort for it, or of one that is being opened
-// and expected to; a new one below the limits, if the Opening gate lets it pass; a share of one in use that has room; a new one in place of the least
-// recently used idle session that counts against the limit which is full. Else it waits.
+// this order: an idle session; below the limits a share of one in use that has comfort for it, or the wait
+// for one that is being opened and expected to have (Expect), or a new one, if the Opening gate lets it pass;
+// a share of one in use that has room; a new one in place of the least recently used idle session that counts
+// against the limit which is full. Else it waits.
 //
 // Calls of a group are served strictly in order of arrival, so that nobody starves behind calls that are
 // easier to serve, and so is the room of a limit that groups share, among the calls that can use it. A
@@ -156,7 +157,7 @@ func (p *Pool[S]) share(s *slot[S]) {
 	defer p.mu.Unlock()
 	s.asking = false
 	p.offer(s)
-	if s.roomy {
+	if s.turn != nil {
 		p.serve(s.group)
 	}
 }
@@ -178,7 +179,7 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*slot[S], error) {
 		}
 	default:
 		// It held no room, but stood before calls that may be able to use what is idle.
-		w.group.waiting.remove(&w.place)
+		w.group.leave(w)
 		p.settle(w.group)
 	}
 	return nil, context.Cause(ctx)

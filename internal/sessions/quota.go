@@ -132,15 +132,15 @@ func (p *Pool[S]) unlist(s *slot[S]) {
 }
 
 // lineUp lets the group stand in line for the quotas that keep its first call waiting, and makes room in
-// them if that would serve it. The lock is held.
-func (p *Pool[S]) lineUp(g *group[S]) {
+// them if that would serve it, for as many sessions as it needs. The lock is held.
+func (p *Pool[S]) lineUp(g *group[S], needs int) {
 	if len(g.stakes) == 0 {
 		return
 	}
-	grows := g.slots < g.limit && p.allows(g, 1) // else a gate's timer or a session of its own comes back to it
+	grows := needs > 0 && g.slots < g.limit && p.allows(g, 1) // else a gate's timer or a session of its own comes back to it
 	wants := 0
 	if grows {
-		wants = g.wants()
+		wants = g.wants(needs)
 	}
 	first := g.waiting.first().arrival
 	for _, k := range g.stakes {
@@ -157,9 +157,9 @@ func (p *Pool[S]) lineUp(g *group[S]) {
 	}
 }
 
-// wants is how many sessions are to end for those who wait in the group, in each of its quotas that are
-// full. None, if there are several and one has nothing to end: that would serve nobody.
-func (g *group[S]) wants() int {
+// wants is how many sessions are to end for those who wait in the group and need as many, in each of its
+// quotas that are full. None, if there are several and one has nothing to end: that would serve nobody.
+func (g *group[S]) wants(needs int) int {
 	full, dry := 0, false
 	for _, k := range g.stakes {
 		if q := k.quota; q.slots >= q.limit {
@@ -173,7 +173,7 @@ func (g *group[S]) wants() int {
 	if t := g.gates; t != nil && (t.lending != nil || t.opening != nil) {
 		return 1
 	}
-	return min(g.waiting.len, g.limit-g.slots)
+	return min(needs, g.limit-g.slots)
 }
 
 // refill gives the room in the quotas of these stakes to the calls that have waited longest of those that

@@ -23,7 +23,7 @@ type Request struct {
 	MaxWaiting int
 	// Keys serve this call, best first. An idle session of the first key that has one is lent, the most
 	// recently used first. Of sessions in use, those of the first key that has one with room are lent in
-	// turn. The slice must not change while Acquire or Postpone runs, or while the call has the permission
+	// turn, those that have comfort before the others. The slice must not change while Acquire or Postpone runs, or while the call has the permission
 	// to open.
 	Keys []string
 	// IdleTimeout is how long the session may lie idle after this call, if no other ends later; zero or
@@ -39,8 +39,11 @@ type Request struct {
 	// it again.
 	Passed bool
 	// Expect says how many calls a session that is being opened is going to serve in comfort, the one that
-	// opens it included; nil: that one alone. Calls wait for what is being opened, as long as that is enough
-	// for all who wait, instead of opening more. It is called as the methods of a Gate are.
+	// opens it included; nil or below 2: that one alone. While the limits have room, calls wait for what is
+	// being opened instead of opening more, as long as that is enough for all who wait, by the expectation of
+	// each of them and as far as each names the first key of the call that opens. A call waits so only for
+	// what is being opened when it comes to do so: if that fails, or comes to less, it has another opened.
+	// Expect is called as the methods of a Gate are, and the pool is not told if its answer changes.
 	Expect func() int
 	// Patience is the longest that the call may wait because of a gate. One that Lending, with those before
 	// it in line, would hold up for longer is refused with *Delayed at arrival. One that needs a new

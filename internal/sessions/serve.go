@@ -73,12 +73,13 @@ func (p *Pool[S]) serve(g *group[S]) {
 // makeRoom ends idle sessions for those who wait in g, as many as the gates let pass now. The first of
 // them can use no idle one, and a later one does not go before it. The lock is held.
 func (p *Pool[S]) makeRoom(g *group[S]) {
+	needs := g.needs()
 	if g.slots >= g.limit {
-		for g.ending < g.waiting.len && g.idle.len > 0 && p.allows(g, g.ending+1) {
+		for g.ending < needs && g.idle.len > 0 && p.allows(g, g.ending+1) {
 			p.retire(g.idle.first(), Crowded)
 		}
 	}
-	p.lineUp(g)
+	p.lineUp(g, needs)
 }
 
 // trim retires idle sessions above the limit, the least recently used first. The lock is held.

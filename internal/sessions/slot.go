@@ -18,6 +18,11 @@ type slot[S Session] struct {
 	// Of the call that has the permission to open, which alone uses it; nil once it has opened.
 	claim *claim
 
+	// Guarded by the lock, and of interest until the session is opened: which permission this is, and the
+	// key under which the session is likely to be opened, the first of that call.
+	number uint64
+	likely string
+
 	// Guarded by the lock.
 	leases      int           // calls that hold the slot, those included that were answered and do not know yet
 	uses        int           // calls that the session served or serves
@@ -31,12 +36,12 @@ type slot[S Session] struct {
 	spoilt      bool          // vacated, drained or killed: no call that waits may hope for it
 	holds       int           // the leases or the pool, and a Kill under way; the slot is live until none is left
 	idle        bool
-	roomy       bool      // among those that lent sessions are shared from
-	expires     time.Time // when the session is to be retired if no call has used it until then
-	armed       time.Time // when timer fires; zero: it does not
+	turn        *list[slot[S]] // where calls that share it find it: shelf.comfy or shelf.roomy; nil: nowhere
+	expires     time.Time      // when the session is to be retired if no call has used it until then
+	armed       time.Time      // when timer fires; zero: it does not
 	timer       *time.Timer
 	byAge       node[slot[S]]   // in group.idle
-	byKey       node[slot[S]]   // in shelf.idle, or in shelf.roomy
+	byKey       node[slot[S]]   // in coming.slots, shelf.idle, shelf.comfy or shelf.roomy
 	byQuota     []node[slot[S]] // in quota.idle of each of group.stakes
 	parked      uint64          // when it became idle, by Pool.parks
 }
@@ -58,7 +63,7 @@ func (p *Pool[S]) permit(g *group[S], c *claim) *slot[S] {
 	s.byAge.of, s.byKey.of = s, s
 	g.count(1, 0)
 	g.opening++
-	g.promising++
+	g.coming.begin(s, c)
 	p.live[s] = struct{}{}
 	return s
 }
@@ -75,8 +80,7 @@ func (p *Pool[S]) fill(s *slot[S], key string, session S, maxUses int) {
 	s.session, s.opened, s.uses, s.maxUses = session, true, 1, maxUses
 	if !s.spoilt {
 		s.shelf.usable++
-		s.group.promising--
-		s.group.lose(s.group.promising)
+		s.group.noLongerComing(s)
 	}
 	s.group.opening--
 	s.group.opened++
@@ -100,21 +104,32 @@ func (p *Pool[S]) part(s *slot[S]) {
 	}
 }
 
-// offer lets calls share a lent session if it has room, each in turn with the others that have. The lock
-// is held.
+// offer lets calls share a lent session if it has room, each in turn with the others that have: those that
+// have comfort before those that have none. The lock is held.
 func (p *Pool[S]) offer(s *slot[S]) {
-	if s.roomy || s.killed || s.drained || s.worn(s.maxUses) || !s.hasRoom() {
+	if s.turn == &s.shelf.comfy || s.killed || s.drained || s.worn(s.maxUses) || !s.hasRoom() {
 		return
 	}
-	s.roomy = true
-	s.shelf.roomy.insert(&s.byKey, s.shelf.roomy.back)
+	switch {
+	case s.hasComfort():
+		p.queueUp(s, &s.shelf.comfy)
+	case s.turn == nil:
+		p.queueUp(s, &s.shelf.roomy)
+	}
+}
+
+// queueUp puts a session at the end of a turn. The lock is held.
+func (p *Pool[S]) queueUp(s *slot[S], turn *list[slot[S]]) {
+	p.withhold(s)
+	s.turn = turn
+	turn.insert(&s.byKey, turn.back)
 }
 
 // withhold takes a session from among those that calls share. The lock is held.
 func (p *Pool[S]) withhold(s *slot[S]) {
-	if s.roomy {
-		s.roomy = false
-		s.shelf.roomy.remove(&s.byKey)
+	if s.turn != nil {
+		s.turn.remove(&s.byKey)
+		s.turn = nil
 	}
 }
 
@@ -134,8 +149,7 @@ func (s *slot[S]) spoil() {
 		s.shelf.usable--
 		s.group.lose(s.shelf.usable)
 	default:
-		s.group.promising--
-		s.group.lose(s.group.promising)
+		s.group.noLongerComing(s)
 	}
 	s.spoilt = true
 }
