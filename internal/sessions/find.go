@@ -128,6 +128,7 @@ func (p *Pool[S]) roomy(g *group[S], c *claim) *slot[S] {
 
 // again lends a session that is in no other use. The lock is held.
 func (p *Pool[S]) again(s *slot[S], c *claim) {
+	p.withhold(s) // it may still have its turn, where a gate or a choice kept those who wait from sharing it
 	p.lend(s, c)
 	s.asking = true
 }
