@@ -508,8 +508,8 @@ type EgressPool struct {
 // PoolEntry is one source of a pool.
 type PoolEntry struct {
 	Name string `config:"name" required:"true"`
-	// Weight is the entry's share: nil is 1, 0 leaves the entry out.
-	Weight *int `config:"weight" default:"1" min:"0"`
+	// Weight is the entry's share, up to a million: nil is 1, 0 leaves the entry out.
+	Weight *int `config:"weight" default:"1" min:"0" max:"1000000"`
 }
 
 func (e PoolEntry) weight() int {
@@ -1612,15 +1612,27 @@ func (e *proxyError) Error() string { return "proxy " + e.server + ": " + e.err.
 func (e *proxyError) Unwrap() error { return e.err }
 
 // connect makes one connection.
-func (r *Runtime) connect(ctx context.Context, readyName string, to DialRequest) (conn net.Conn, err error) {
-	if t := r.Trace; t != nil {
-		if t.Dialing != nil {
-			t.Dialing(readyName, to)
-		}
-		if t.Dialed != nil {
-			defer func() { t.Dialed(readyName, to, err) }()
-		}
+func (r *Runtime) connect(ctx context.Context, readyName string, to DialRequest) (net.Conn, error) {
+	t := r.Trace
+	if t != nil && t.Dialing != nil {
+		t.Dialing(readyName, to)
 	}
+	conn, err := r.socket(ctx, to)
+	if t != nil && t.Dialed != nil {
+		told := false
+		defer func() {
+			if !told && err == nil { // the hook panicked, and nobody is going to have the connection
+				conn.Close()
+			}
+		}()
+		t.Dialed(readyName, to, err)
+		told = true
+	}
+	return conn, err
+}
+
+// socket is a connection made by the host's dialer, or the system's.
+func (r *Runtime) socket(ctx context.Context, to DialRequest) (net.Conn, error) {
 	if r.Dial != nil {
 		conn, err := r.Dial(ctx, to)
 		if conn == nil && err == nil {

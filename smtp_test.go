@@ -1026,6 +1026,43 @@ func TestAPanicOfTheHostsBody(t *testing.T) {
 	}
 }
 
+// TestAPanicOfAHook leaves no connection open that nobody has.
+func TestAPanicOfAHook(t *testing.T) {
+	virtual(t, "", smtptest.Link{}, &smtptest.Sink{}, func(t *testing.T, rt *Runtime, p Protocol) {
+		rt.Trace = &Trace{Dialed: func(string, DialRequest, error) { panic("the host's own mistake") }}
+		dial, closed := rt.Dial, make(chan struct{})
+		rt.Dial = func(ctx context.Context, to DialRequest) (net.Conn, error) {
+			conn, err := dial(ctx, to)
+			return &closing{conn, closed}, err
+		}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic was swallowed")
+				}
+			}()
+			p.Deliver(t.Context(), messageTo("a@x.test"))
+		}()
+		synctest.Wait()
+		select {
+		case <-closed:
+		default:
+			t.Error("the connection is open")
+		}
+	})
+}
+
+// closing tells when a connection is closed.
+type closing struct {
+	net.Conn
+	closed chan struct{}
+}
+
+func (c *closing) Close() error {
+	close(c.closed)
+	return c.Conn.Close()
+}
+
 // panics is a body that can be read once, to be looked at.
 type panics struct{ opened int }
 
