@@ -418,9 +418,9 @@ func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
 }
 
 // wayFrom finds the way from a source: as for SMTP, without hosts.
-func (e *luaEngine) wayFrom(ctx context.Context, queue QueueName, _ string, source *keyed[EgressSource]) (*way, *PlanError) {
+func (e *luaEngine) wayFrom(ctx context.Context, queue QueueName, asked string, source *keyed[EgressSource]) (*way, *PlanError) {
 	from, site := source.config.Name, queue.routing()
-	w := &way{source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
+	w := &way{asked: asked, source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
 	var err error
 	if w.path, err = e.runtime.egressPath(ctx, pathName{site, from, site}); err != nil {
 		return w, unresolved(queue, err)
@@ -430,18 +430,33 @@ func (e *luaEngine) wayFrom(ctx context.Context, queue QueueName, _ string, sour
 }
 
 func (e *luaEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
-	w, failed := e.sources.choose(ctx, a.queue, true, e)
+	w, failed := e.sources.choose(ctx, a, true, e)
 	return Plan{Protocol: "lua", ReadyName: w.ready, Constructor: e.config.Constructor}, errorOrNil(failed)
 }
 
 func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
-	w, failed := e.sources.choose(ctx, a.queue, false, e)
-	defer a.countIn(w)
+	for done := false; !done; {
+		done = e.deliverFromOne(ctx, a)
+	}
+}
+
+// deliverFromOne delivers from the source whose turn it is. It tells whether the attempt is over: not where
+// there was no room to wait for a connection.
+func (e *luaEngine) deliverFromOne(ctx context.Context, a *attempt) (over bool) {
+	w, failed := e.sources.choose(ctx, a, false, e)
+	defer func() {
+		if over {
+			a.countIn(w)
+		}
+	}()
 	var res Result
 	var lease *sessions.Lease[*luaSession]
 	switch cause := ended(ctx); {
 	case cause != nil:
 		res = unsent(cause)
+	case failed != nil && a.noRoom != nil:
+		a.settleAll(*a.noRoom)
+		return true
 	case failed != nil:
 		res = failed.resultOn(w)
 	default:
@@ -454,8 +469,12 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 		if _, ok := errors.AsType[*ConfigError](errorOrNil(failed)); ok {
 			a.err = failed
 		}
+		if res.Err == ErrFull {
+			a.full, a.noRoom = append(a.full, w.asked), &res
+			return false
+		}
 		a.settleAll(res)
-		return
+		return true
 	}
 	defer lease.Discard() // if something of the host's panics
 	s, _ := lease.Session()
@@ -472,6 +491,7 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 	res.Session = &info
 	a.changes = m.changes
 	a.settleAll(res)
+	return true
 }
 
 // viaLua begins the name of the peer of a Lua connection.

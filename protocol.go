@@ -1550,6 +1550,11 @@ type attempt struct {
 	changes *Changes
 	err     error
 
+	// full are the sources of the pool that turned out to have no room for it, and noRoom is its result of
+	// the last of them.
+	full   []string
+	noRoom *Result
+
 	one      [1]recipient // where rcpts lie if there is one
 	envelope smtpclient.Envelope
 	oneRcpt  [1]smtpclient.Rcpt // likewise

@@ -698,9 +698,14 @@ type wayFinder interface {
 }
 
 // choose takes the ways from one source after another, as it is their turn, and returns the first that may
-// be used. A call that only wants to know takes no turn and counts in no rate.
-func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, from wayFinder) (*way, *PlanError) {
+// be used and has not turned out to be full. A call that only wants to know takes no turn and counts in no
+// rate.
+func (p *sourcePicker) choose(ctx context.Context, a *attempt, only bool, from wayFinder) (*way, *PlanError) {
+	queue := a.queue
 	if p.pool == "" || p.pool == unspecified {
+		if len(a.full) > 0 {
+			return &way{}, p.notEligible(queue)
+		}
 		source, err := p.runtime.egressSource(ctx, unspecified)
 		if err != nil {
 			return &way{}, unresolved(queue, err)
@@ -717,7 +722,9 @@ func (p *sourcePicker) choose(ctx context.Context, queue QueueName, only bool, f
 	}
 	choices := make([]egress.Choice, 0, len(pool.Entries))
 	for _, e := range pool.Entries {
-		choices = append(choices, egress.Choice{Name: e.Name, Weight: e.weight()})
+		if !slices.Contains(a.full, e.Name) {
+			choices = append(choices, egress.Choice{Name: e.Name, Weight: e.weight()})
+		}
 	}
 	next := p.turns.Next
 	if only {
@@ -815,6 +822,7 @@ func newSMTPEngine(r *Runtime, c *SMTP, pool string) (*smtpEngine, error) {
 // way is where an attempt goes: its ready name, and how and to whom to speak. It is shared by attempts, and
 // so never changed once it was found.
 type way struct {
+	asked  string // the name by which the pool asks for the source
 	ready  string
 	site   string
 	path   *keyed[EgressPath]
@@ -925,7 +933,7 @@ func (e *smtpEngine) wayFrom(ctx context.Context, queue QueueName, asked string,
 			return known.shuffled(), nil
 		}
 	}
-	w, keep, failed := e.resolve(ctx, queue, source)
+	w, keep, failed := e.resolve(ctx, queue, asked, source)
 	if t := e.runtime.Trace; t != nil && t.Resolved != nil {
 		t.Resolved(queue, w.public(), errorOrNil(failed))
 	}
@@ -954,10 +962,10 @@ func (w *way) digest() string { return w.path.digest + w.source.digest }
 
 // resolve makes the way for a queue from a source, and says until when what the DNS answered may be used;
 // zero: the DNS was not asked.
-func (e *smtpEngine) resolve(ctx context.Context, queue QueueName, source *keyed[EgressSource]) (w *way, keep time.Time, failed *PlanError) {
+func (e *smtpEngine) resolve(ctx context.Context, queue QueueName, asked string, source *keyed[EgressSource]) (w *way, keep time.Time, failed *PlanError) {
 	ctx, release := e.runtime.bound(ctx)
 	defer release()
-	w = &way{source: source}
+	w = &way{asked: asked, source: source}
 	dns := &datedResolver{Resolver: e.runtime.state.resolver}
 	to := e.list
 	if to == nil {
@@ -1015,7 +1023,7 @@ type wayName struct{ routing, source string }
 const maxWays = 10_000
 
 func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
-	w, failed := e.sources.choose(ctx, a.queue, true, e)
+	w, failed := e.sources.choose(ctx, a, true, e)
 	return w.public(), errorOrNil(failed)
 }
 
@@ -1035,39 +1043,56 @@ func (w *way) public() Plan {
 	return plan
 }
 
+// deliver delivers from one source of the pool, or from another where so many chose it at the same time that
+// there was no room for all of them to wait.
 func (e *smtpEngine) deliver(ctx context.Context, a *attempt) {
-	w, failed := e.sources.choose(ctx, a.queue, false, e)
-	defer a.countIn(w)
+	for done := false; !done; {
+		done = e.deliverFromOne(ctx, a)
+	}
+}
+
+// deliverFromOne delivers from the source whose turn it is. It tells whether the attempt is over.
+func (e *smtpEngine) deliverFromOne(ctx context.Context, a *attempt) (over bool) {
+	w, failed := e.sources.choose(ctx, a, false, e)
+	defer func() {
+		if over {
+			a.countIn(w)
+		}
+	}()
+	if failed != nil && a.noRoom != nil {
+		a.settleAll(*a.noRoom)
+		return true
+	}
 	if failed != nil {
 		if err := e.runtime.ended(ctx); err != nil && failed.Status == Transient {
 			a.settleAll(unsent(err))
-			return
+			return true
 		}
 		res := failed.resultOn(w)
 		if _, ok := errors.AsType[*ConfigError](failed); ok {
 			a.err = failed
 		}
 		a.settleAll(res)
-		return
+		return true
 	}
 	content, err := e.inspect(ctx, a.msg.Body)
 	if err != nil {
 		if cause := e.runtime.ended(ctx); cause != nil {
 			a.settleAll(unsent(cause))
-			return
+			return true
 		}
 		a.settleAll(Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400,
 			Text: safeText("delivery: error in deliver_message: cannot read the content: " + err.Error())}})
-		return
+		return true
 	}
 	if why := w.unfit(a, content); why != "" {
 		a.settleAll(Result{Status: Permanent, Scope: ScopeMessage, Session: w.unopened(),
 			Response: Response{Code: 554, Enhanced: EnhancedCode{5, 6, 0}, Text: "delivery: " + why}})
-		return
+		return true
 	}
 	c := &carrier{engine: e, way: w, size: a.msg.Body.Size()}
 	defer c.done()
-	c.transact(ctx, a, content)
+	return c.transact(ctx, a, content)
 }
 
 // countIn counts the results under the way's ready name.
@@ -1146,8 +1171,9 @@ const maxAgain = 16
 
 // transact sends the message and settles each of its recipients: max_recipients_per_batch of them in one
 // transaction, fewer where the peer takes fewer. A recipient comes into another transaction where the message
-// was not judged by its own merits, where it was one too many, or where the next host is to be tried.
-func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.Content) {
+// was not judged by its own merits, where it was one too many, or where the next host is to be tried. False:
+// there was no room to wait for a session, and nothing is settled.
+func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.Content) bool {
 	most := c.way.path.config.MaxRecipientsPerBatch
 	env := &a.envelope
 	env.From, env.Options, env.Rcpts = a.sender.Text(a.msg.From), a.msg.MailOptions, a.oneRcpt[:0]
@@ -1159,10 +1185,14 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 		s, res := c.session(ctx)
 		if s == nil {
 			res.Session = c.way.unopened()
+			if res.Err == ErrFull && !c.counted { // it never had a session
+				a.full, a.noRoom = append(a.full, c.way.asked), &res
+				return false
+			}
 			for i := range left {
 				c.judge(ctx, a, &left[i], res)
 			}
-			return
+			return true
 		}
 		part := left[:min(len(left), most, s.maxRcpts)]
 		env.Rcpts = env.Rcpts[:0]
@@ -1179,6 +1209,7 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 		}
 		left = c.settle(ctx, a, s, content, part, left[len(part):], v)
 	}
+	return true
 }
 
 // send carries out one transaction.
