@@ -470,7 +470,7 @@ func (e *luaEngine) deliverFromOne(ctx context.Context, a *attempt) (over bool) 
 			a.err = failed
 		}
 		if res.Err == ErrFull {
-			a.full, a.noRoom = append(a.full, w.asked), &res
+			a.full, a.noRoom = append(a.full, w.asked), new(res)
 			return false
 		}
 		a.settleAll(res)

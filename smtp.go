@@ -1186,7 +1186,7 @@ func (c *carrier) transact(ctx context.Context, a *attempt, content *smtpclient.
 		if s == nil {
 			res.Session = c.way.unopened()
 			if res.Err == ErrFull && !c.counted { // it never had a session
-				a.full, a.noRoom = append(a.full, c.way.asked), &res
+				a.full, a.noRoom = append(a.full, c.way.asked), new(res)
 				return false
 			}
 			for i := range left {
