@@ -29,8 +29,7 @@ func TestBadConfigsNameTheField(t *testing.T) {
 		{queueConfig, `{"protocol": {"smtp": {"mx_list": [17]}}}`, "protocol.smtp.mx_list[0]", "want a host name"},
 		{queueConfig, `{"protocol": {"smtp": {"mx_list": [{"name": "a.example", "addr": "b.example"}]}}}`, "protocol.smtp.mx_list[0].addr", "not an IP address"},
 		{queueConfig, `{"protocol": {"smtp": {"mx_list": [{"name": "a.example", "adr": "10.0.0.1"}]}}}`, "protocol.smtp.mx_list[0].adr", `did you mean "addr"`},
-		{queueConfig, `{"protocol": {"smtp": {"mx_list": [{"name": "a.example", "addr": "10.0.0.1", "is_secure": true}]}}}`, "protocol.smtp.mx_list[0].is_secure", "DANE is not available yet"},
-		{queueConfig, `{"protocol": {"smtp": {"treat_mx_list_as_secure": true}}}`, "protocol.smtp.treat_mx_list_as_secure", "DANE is not available yet"},
+		{queueConfig, `{"protocol": {"smtp": {"mx_list": [{"name": "a.example", "is_secure": true}]}}}`, "protocol.smtp.mx_list[0].addr", "required"},
 		{queueConfig, `{"protocol": {"maildir_path": "/m/{{ local_part"}}`, "protocol.maildir_path", "line 1"},
 		{queueConfig, `{"protocol": {"maildir_path": "/m/{{ locl_part }}"}}`, "protocol.maildir_path", "local_part"},
 		{queueConfig, `{"protocol": {"maildir_path": ""}}`, "protocol.maildir_path", ""},
@@ -50,8 +49,6 @@ func TestBadConfigsNameTheField(t *testing.T) {
 		{queueConfig, `{} {}`, "", ""},
 		{queueConfig, `[]`, "", ""},
 		{egressPath, `{"enable_tls": "opportunistic"}`, "enable_tls", "Opportunistic"},
-		{egressPath, `{"enable_dane": true}`, "enable_dane", "not available yet"},
-		{egressPath, `{"enable_mta_sts": true}`, "enable_mta_sts", "not available yet"},
 		{egressPath, `{"smtp_port": 0}`, "smtp_port", ""},
 		{egressPath, `{"smtp_port": 70000}`, "smtp_port", "70000"},
 		{egressPath, `{"smtp_port": "25"}`, "smtp_port", ""},
@@ -59,11 +56,18 @@ func TestBadConfigsNameTheField(t *testing.T) {
 		{egressPath, `{"prohibited_hosts": ["10.0.0.0/33"]}`, "prohibited_hosts[0]", ""},
 		{egressPath, `{"prohibited_hosts": ["localhost"]}`, "prohibited_hosts[0]", ""},
 		{egressPath, `{"idle_timeout": "5 parsecs"}`, "idle_timeout", "parsecs"},
-		{egressPath, `{"remember_broken_tls": "1h"}`, "remember_broken_tls", "not available yet"},
 		{egressPath, `{"max_message_rate": "0/s"}`, "max_message_rate", ""},
 		{egressPath, `{"additional_message_rate_throttles": {"all": "100"}}`, "additional_message_rate_throttles.all", "LIMIT/PERIOD"},
 		{egressPath, `{"additional_connection_limits": {"all": 0}}`, "additional_connection_limits.all", ""},
 		{egressPath, `{"reconnect_strategy": "ReconnectAnyHost"}`, "reconnect_strategy", "ReconnectSameHost"},
+		{egressPath, `{"tls_min_version": "1"}`, "tls_min_version", "1.2"},
+		{egressPath, `{"tls_prefer_openssl": true}`, "tls_prefer_openssl", "tls_min_version"},
+		{egressPath, `{"openssl_options": "NO_TICKET"}`, "openssl_options", "leave the option out"},
+		{egressPath, `{"openssl_cipher_list": "HIGH"}`, "openssl_cipher_list", "leave the option out"},
+		{egressPath, `{"openssl_cipher_suites": "TLS_AES_128_GCM_SHA256"}`, "openssl_cipher_suites", "leave the option out"},
+		{egressPath, `{"rustls_cipher_suites": ["TLS13_AES_128_GCM_SHA256"]}`, "rustls_cipher_suites", "leave the option out"},
+		{egressPath, `{"aggressive_connection_opening": true}`, "aggressive_connection_opening", "not available yet"},
+		{egressPath, `{"remember_broken_tls": "0s"}`, "remember_broken_tls", ""},
 		{egressPath, `{"tls_certificate": "/etc/cert.pem"}`, "tls_certificate", "tls_private_key"},
 		{egressPath, `{"smtp_auth_plain_password": {"vault_mount": "x"}, "smtp_auth_plain_username": "u"}`, "smtp_auth_plain_password.vault_mount", "not available yet"},
 		{egressPath, `{"smtp_auth_plain_password": {"key_data": "x"}}`, "smtp_auth_plain_password", "smtp_auth_plain_username"},
@@ -123,6 +127,7 @@ func TestConfigsPrintAsTheyParse(t *testing.T) {
 		`{}`,
 		`{"prohibited_hosts": []}`,
 		`{"connection_limit": "local:1,000", "enable_pipelining": false, "enable_mta_sts": false, "reconnect_strategy": "TerminateSession"}`,
+		`{"enable_dane": true, "enable_mta_sts": true, "remember_broken_tls": "1h", "opportunistic_tls_reconnect_on_failed_handshake": true, "tls_min_version": "1.3"}`,
 		`{"tls_certificate": "/c.pem", "tls_private_key": {"key_data": "secret"}, "smtp_auth_plain_username": "u"}`,
 	} {
 		roundTrip[EgressPath](t, ParseEgressPath, text)
@@ -175,13 +180,14 @@ func TestDefaults(t *testing.T) {
 	const printed = `{"connection_limit":32,"max_deliveries_per_connection":1024,"max_recipients_per_batch":100,"max_ready":1024,` +
 		`"reconnect_strategy":"ConnectNextHost","try_next_host_on_transport_error":false,"consecutive_connection_failures_before_delay":100,` +
 		`"smtp_port":25,"use_lmtp":false,"ip_lookup_strategy":"Ipv4AndIpv6","prohibited_hosts":["127.0.0.0/8","::1","0.0.0.0","::"],` +
-		`"skip_hosts":[],"enable_tls":"Opportunistic","allow_smtp_auth_plain_without_tls":false,"allow_smtp_auth_plain_without_valid_certificate":false,` +
+		`"skip_hosts":[],"enable_tls":"Opportunistic","enable_dane":false,"enable_mta_sts":true,` +
+		`"opportunistic_tls_reconnect_on_failed_handshake":false,"tls_min_version":"1.2","allow_smtp_auth_plain_without_tls":false,"allow_smtp_auth_plain_without_valid_certificate":false,` +
 		`"enable_pipelining":true,"enable_chunking":true,"enable_rset":true,"max_pipelined_messages":32,` +
 		`"line_ends":"repair","long_lines":"send","ignore_8bit_checks":false,` +
 		`"connect_timeout":"1m","banner_timeout":"1m","ehlo_timeout":"5m","starttls_timeout":"5s","auth_timeout":"1m","mail_from_timeout":"5m",` +
 		`"rcpt_to_timeout":"5m","data_timeout":"5m","data_dot_timeout":"10m","rset_timeout":"5s","idle_timeout":"5s",` +
-		`"refresh_interval":"1m","refresh_strategy":"Ttl","enable_dane":false,` +
-		`"opportunistic_tls_reconnect_on_failed_handshake":false,"tls_prefer_openssl":false,"aggressive_connection_opening":false}`
+		`"refresh_interval":"1m","refresh_strategy":"Ttl",` +
+		`"tls_prefer_openssl":false,"aggressive_connection_opening":false}`
 	if string(text) != printed {
 		t.Errorf("got  %s\nwant %s", text, printed)
 	}

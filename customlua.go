@@ -418,12 +418,12 @@ func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
 }
 
 // wayFrom finds the way from a source: as for SMTP, without hosts.
-func (e *luaEngine) wayFrom(ctx context.Context, queue QueueName, asked string, source *keyed[EgressSource]) (*way, *PlanError) {
-	from, site := source.config.Name, queue.routing()
+func (e *luaEngine) wayFrom(ctx context.Context, a *attempt, asked string, source *keyed[EgressSource]) (*way, *PlanError) {
+	from, site := source.config.Name, a.queue.routing()
 	w := &way{asked: asked, source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
 	var err error
 	if w.path, err = e.runtime.egressPath(ctx, pathName{site, from, site}); err != nil {
-		return w, unresolved(queue, err)
+		return w, unresolved(a.queue, err)
 	}
 	e.runtime.limit(w)
 	return w, nil

@@ -442,11 +442,11 @@ func ExampleEgress() {
 func ExampleEgressPath() {
 	path, err := delivery.ParseEgressPath([]byte(`{"enable_tls": "Required", "prohibited_hosts": [], "idle_timeout": "30s"}`))
 	fmt.Println(path.EnableTLS, len(path.ProhibitedHosts), path.IdleTimeout, path.SMTPPort, err)
-	_, err = delivery.ParseEgressPath([]byte(`{"enable_dane": true}`))
+	_, err = delivery.ParseEgressPath([]byte(`{"enable_tls": "Always"}`))
 	fmt.Println(err)
 	// Output:
 	// Required 0 30s 25 <nil>
-	// enable_dane: DANE is not available yet
+	// enable_tls: "Always" is not one of Opportunistic, OpportunisticInsecure, Required, RequiredInsecure, Disabled
 }
 
 func ExampleEgressSource() {

@@ -18,6 +18,8 @@ import (
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/resolver"
+	"github.com/mtadelivery/delivery/internal/smtpclient"
+	"github.com/mtadelivery/delivery/internal/tlspolicy"
 )
 
 // MXEntry is one entry of an mx_list: a text, or a name with its address.
@@ -29,9 +31,11 @@ type MXEntry struct {
 	// Addr is an IP address or the path of a unix socket: nothing is looked up. It may have a :PORT;
 	// an IPv6 address with one needs brackets.
 	Addr string
+	// Secure: the address was found in a way that DANE can rely on. Only with an Addr.
+	Secure bool
 }
 
-// UnmarshalJSON reads a text, or a table with name and addr.
+// UnmarshalJSON reads a text, or a table with name, addr and is_secure.
 func (e *MXEntry) UnmarshalJSON(text []byte) error {
 	tree, err := decode.ParseJSON(text)
 	if err != nil {
@@ -49,10 +53,7 @@ func (e *MXEntry) UnmarshalJSON(text []byte) error {
 		if err := decode.Decode(tree, &pair); err != nil {
 			return err
 		}
-		if pair.Secure {
-			return decode.Errorf("is_secure", "%s", "DANE is not available yet")
-		}
-		*e = MXEntry{Name: pair.Name, Addr: pair.Addr}
+		*e = MXEntry{Name: pair.Name, Addr: pair.Addr, Secure: pair.Secure}
 	default:
 		return decode.Errorf("", "want a host name, an address in brackets, or a table {name=, addr=}")
 	}
@@ -66,9 +67,10 @@ func (e MXEntry) MarshalJSON() ([]byte, error) {
 		return json.Marshal(e.Name)
 	}
 	return json.Marshal(struct {
-		Name string `json:"name"`
-		Addr string `json:"addr"`
-	}{e.Name, e.Addr})
+		Name   string `json:"name"`
+		Addr   string `json:"addr"`
+		Secure bool   `json:"is_secure,omitempty"`
+	}{e.Name, e.Addr, e.Secure})
 }
 
 // label is how the entry appears in a ready name.
@@ -81,10 +83,15 @@ type target struct {
 	addr netip.Addr
 	unix string
 	port uint16 // 0: not given
+	// secure: the address is the name's beyond doubt.
+	secure bool
 }
 
 func (e MXEntry) target() (target, error) {
 	if e.Addr == "" {
+		if e.Secure {
+			return target{}, decode.Errorf("is_secure", "needs addr")
+		}
 		return parseTarget(e.Name)
 	}
 	t, err := parseTarget(e.Addr)
@@ -97,6 +104,7 @@ func (e MXEntry) target() (target, error) {
 	if t.name, err = address.ToASCII(strings.TrimSuffix(e.Name, ".")); err != nil {
 		return t, decode.Errorf("name", "%s", reasonOf(err))
 	}
+	t.secure = e.Secure
 	return t, nil
 }
 
@@ -278,9 +286,14 @@ func (d *DNS) ready() *resolver.Client {
 
 // route is where the mail of a queue goes, before addresses are known.
 type route struct {
-	site  string
-	hosts [][]target // by preference, best first
-	list  bool       // an mx_list: its order is kept
+	site   string
+	hosts  [][]target // by preference, best first
+	list   bool       // an mx_list: its order is kept
+	domain string     // whose mail exchangers these are; empty: nobody's, or its own
+	port   uint16     // of a routing domain; 0: not given
+	// secure: DNSSEC vouches for the choice of the hosts, or the operator says that it is as good.
+	secure bool
+	sts    stsPolicy // of the domain
 }
 
 // PlanError is the failure to find a way for a queue: it meets every message under the ready name.
@@ -305,7 +318,7 @@ func (e *PlanError) result() Result {
 // is under one.
 func (e *PlanError) resultOn(w *way) Result {
 	res := e.result()
-	if res.Session = w.unopened(); w.ready == "" {
+	if res.Session = w.unopened(); w.ready == "" || e == errNotVouched {
 		res.Scope = ScopeMessage
 	}
 	return res
@@ -323,6 +336,11 @@ var (
 		Text: "Recipient address has a null MX"}, nil} // RFC 7505 section 4.2
 	errNoHosts = &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
 		Text: "MX didn't resolve to any hosts"}, nil}
+	errLoop = &PlanError{Permanent, Response{Code: 554, Enhanced: EnhancedCode{5, 4, 6},
+		Text: "delivery: mail for this domain loops back to this host"}, nil} // RFC 5321 section 5.1
+	// errNotVouched concerns the message and not what else goes to the same hosts.
+	errNotVouched = &PlanError{Permanent, Response{Code: 550, Enhanced: EnhancedCode{5, 7, 10},
+		Text: "delivery: " + string(tlspolicy.NotVouched)}, nil} // RFC 8689 section 4.2.1
 	errAllSkipped = &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
 		Text: "delivery: MX consisted solely of hosts on the skip_hosts list"}, nil}
 )
@@ -332,11 +350,11 @@ func errProhibited(host, addr string) *PlanError {
 		Text: fmt.Sprintf("%s (%s) is on the list of prohibited_hosts", host, addr)}, nil}
 }
 
-// listRoute is the route of an mx_list.
-func listRoute(list []MXEntry) (*route, error) {
-	r := &route{list: true}
-	labels := make([]string, len(list))
-	for i, e := range list {
+// route is the route of an mx_list.
+func (s *SMTP) route() (*route, error) {
+	r := &route{list: true, secure: s.TreatMXListAsSecure}
+	labels := make([]string, len(s.MXList))
+	for i, e := range s.MXList {
 		t, err := e.target()
 		if err != nil {
 			return nil, decode.In(fmt.Sprintf("mx_list[%d]", i), err)
@@ -358,32 +376,15 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 		return &route{site: joinPort(domain.addr.String(), port), hosts: [][]target{{domain}}}, nil
 	}
 	answer := dns.Lookup(ctx, domain.name, DNSTypeMX)
-	var names []string
-	r := &route{}
+	r := &route{port: port, secure: answer.Secure}
 	switch answer.Result {
 	case DNSRecords:
 		if len(answer.MX) == 1 && answer.MX[0].Host == "." {
 			return nil, errNullMX
 		}
-		records := slices.Clone(answer.MX)
-		slices.SortStableFunc(records, func(a, b MXRecord) int {
-			return cmp.Or(cmp.Compare(a.Preference, b.Preference), strings.Compare(a.Host, b.Host))
-		})
-		records = records[:min(len(records), maxCandidates)]
-		for i, mx := range records {
-			if mx.Host == "." { // no null MX, because there are others (RFC 7505 section 3)
-				continue
-			}
-			if i == 0 || mx.Preference != records[i-1].Preference || len(r.hosts) == 0 {
-				r.hosts = append(r.hosts, nil)
-			}
-			last := len(r.hosts) - 1
-			r.hosts[last] = append(r.hosts[last], target{name: mx.Host, port: port})
-			names = append(names, mx.Host)
-		}
+		r.domain, r.hosts = domain.name, byPreference(answer.MX, port)
 	case DNSNoData: // the implicit MX
 		r.hosts = [][]target{{{name: domain.name, port: port}}}
-		names = []string{domain.name}
 	case DNSNXDomain:
 		return nil, unresolved(queue, fmt.Errorf("the domain %s does not exist", domain.name))
 	case DNSBogus:
@@ -391,11 +392,66 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 	default:
 		return nil, unresolved(queue, cmp.Or(answer.Err, fmt.Errorf("no answer to the question for the MX records of %s", domain.name)))
 	}
-	if len(names) == 0 {
+	if len(r.hosts) == 0 {
 		return nil, errNoHosts
 	}
-	r.site = siteName(names, port)
+	r.site = r.siteName()
 	return r, nil
+}
+
+// byPreference is the hosts of MX records, by name among those that are equal, and not too many.
+func byPreference(records []MXRecord, port uint16) (hosts [][]target) {
+	records = slices.Clone(records)
+	slices.SortStableFunc(records, func(a, b MXRecord) int {
+		return cmp.Or(cmp.Compare(a.Preference, b.Preference), strings.Compare(a.Host, b.Host))
+	})
+	records = records[:min(len(records), maxCandidates)]
+	for i, mx := range records {
+		if mx.Host == "." { // no null MX, because there are others (RFC 7505 section 3)
+			continue
+		}
+		if i == 0 || mx.Preference != records[i-1].Preference || len(hosts) == 0 {
+			hosts = append(hosts, nil)
+		}
+		last := len(hosts) - 1
+		hosts[last] = append(hosts[last], target{name: mx.Host, port: port})
+	}
+	return hosts
+}
+
+// prune leaves the hosts out that are not kept.
+func (r *route) prune(keep func(host string) bool) {
+	var hosts [][]target
+	for _, group := range r.hosts {
+		group = slices.DeleteFunc(slices.Clone(group), func(t target) bool { return !keep(t.name) })
+		if len(group) > 0 {
+			hosts = append(hosts, group)
+		}
+	}
+	r.hosts = hosts
+	r.site = r.siteName()
+}
+
+// beforeSelf leaves ourselves out, and every host that is as good or worse: mail that is here already must
+// not go to them (RFC 5321 section 5.1).
+func (r *route) beforeSelf(isSelf func(target) bool) {
+	for i, group := range r.hosts {
+		if slices.ContainsFunc(group, isSelf) {
+			r.hosts = r.hosts[:i]
+			r.site = r.siteName()
+			return
+		}
+	}
+}
+
+func (r *route) siteName() string {
+	var names []string
+	for _, group := range r.hosts {
+		for _, t := range group {
+			names = append(names, t.name)
+		}
+	}
+	return siteName(names, r.port)
 }
 
 // parseRoutingDomain takes apart example.com, example.com:2025, [192.0.2.1], [192.0.2.1]:2025,
@@ -472,11 +528,12 @@ type candidate struct {
 	host string // for TLS, logs and results
 	addr netip.AddrPort
 	unix string
-	err  error // instead of an address: why there is none
+	err  error // instead of an address, or why it cannot be connected to
 
 	// equals numbers those that the plan has no order for; 0: the candidate keeps its place.
 	equals int
 	key    string // what a connection to it is kept under
+	tls    *hostTLS
 }
 
 // network and address are as net.Dial wants them.
@@ -501,38 +558,126 @@ func (c *candidate) peer() string { return c.network() + " " + c.address() }
 // publish any number, and each that does not answer costs a connect_timeout.
 const maxCandidates = 64
 
-// connectionPlan resolves the hosts of a route and applies what the egress path prohibits and skips.
-// Hosts that do not resolve are in the list, with their error, and do not spoil the others.
-func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPath, source *EgressSource) ([]candidate, *PlanError) {
+// demand is what a message itself says of TLS.
+type demand byte
+
+const (
+	demandsNothing demand = iota
+	demandsTLS            // REQUIRETLS
+	waivesTLS             // TLS-Required: No
+)
+
+func (m *Message) demand() demand {
+	switch {
+	case m.MailOptions != nil && m.MailOptions.RequireTLS:
+		return demandsTLS
+	case m.TLSNotRequired:
+		return waivesTLS
+	}
+	return demandsNothing
+}
+
+// routeOf is the route to the mail exchangers of a message's domain: without ourselves, and without those that
+// the domain's policy does not name.
+func (r *Runtime) routeOf(ctx context.Context, dns Resolver, a *attempt) (*route, *PlanError) {
+	to, failed := domainRoute(ctx, dns, a.queue)
+	if failed != nil {
+		return nil, failed
+	}
+	to.beforeSelf(func(t target) bool {
+		return slices.ContainsFunc(r.OwnNames, func(own string) bool { return strings.EqualFold(strings.TrimSuffix(own, "."), t.name) })
+	})
+	if len(to.hosts) == 0 {
+		return nil, errLoop
+	}
+	return to, nil
+}
+
+// isOwn tells whether an address is this host's.
+func (r *Runtime) isOwn(ip netip.Addr) bool {
+	return slices.ContainsFunc(r.OwnAddresses, func(own netip.Addr) bool { return own.Unmap().WithZone("") == ip })
+}
+
+// stsPolicy is what the MTA-STS policy of a domain says.
+type stsPolicy struct {
+	mode tlspolicy.STS
+	word string
+	err  error
+}
+
+// until is until when a route may be used.
+func (p *stsPolicy) until(expires time.Time) time.Time { return expires }
+
+// hostTLS is what a host has to offer of TLS, and what its certificate is held against.
+type hostTLS struct {
+	rule   tlspolicy.Rule
+	public TLSPolicy
+}
+
+// tlsOf decides what a host has to offer of TLS.
+func (p *planner) tlsOf(ctx context.Context, r *route, t target, port uint16, at *hostAddrs) *hostTLS {
+	h := &hostTLS{}
+	named := r.list || t.addr.IsValid()
+	h.rule = tlspolicy.Decide(tlspolicy.Facts{
+		Configured: enableTLS[p.path.EnableTLS],
+		RequireTLS: p.wants == demandsTLS,
+		Optional:   p.wants == waivesTLS,
+		Vouched:    r.secure || named,
+	})
+	h.public.Mode, h.public.By = h.rule.Mode.String(), string(h.rule.By)
+	return h
+}
+
+var enableTLS = map[string]tlspolicy.Mode{
+	"Opportunistic":         tlspolicy.Opportunistic,
+	"OpportunisticInsecure": tlspolicy.OpportunisticInsecure,
+	"Required":              tlspolicy.Required,
+	"RequiredInsecure":      tlspolicy.RequiredInsecure,
+	"Disabled":              tlspolicy.Disabled,
+}
+
+// key tells connections apart by what they had to offer when they were opened.
+func (h *hostTLS) key() string { return h.public.Mode + " " + h.public.By }
+
+// opportunistic tells whether the host may get mail in clear although it offers TLS.
+func (h *hostTLS) opportunistic() bool {
+	return h.rule.Mode == tlspolicy.Opportunistic || h.rule.Mode == tlspolicy.OpportunisticInsecure
+}
+
+// secure tells a client what to hold the certificate against, and returns its name.
+func (h *hostTLS) secure(cfg *smtpclient.Config) (by string) {
+	if h.rule.By == tlspolicy.BySTS && h.rule.Mode == tlspolicy.Required {
+		return "mta-sts"
+	}
+	return "pkix"
+}
+
+// planner makes the connection plan of a route.
+type planner struct {
+	dns    Resolver
+	path   *EgressPath
+	source *EgressSource
+	self   func(netip.Addr) bool // nil: no address is known to be ours
+	wants  demand
+}
+
+// plan resolves the hosts of a route and applies what the egress path prohibits and skips. Hosts that do not
+// resolve are in the list, with their error, and do not spoil the others.
+func (p *planner) plan(ctx context.Context, r *route) ([]candidate, *PlanError) {
 	var plan []candidate
 	seen := map[string]bool{}
 	found := 0
 	for i, group := range r.hosts {
-		var addresses, failed []candidate
 		equals := i + 1
 		if r.list {
 			equals = 0
 		}
-		for _, t := range group {
-			if found+len(addresses) >= maxCandidates {
-				break
+		addresses, failed, self := p.resolve(ctx, r, group, equals, maxCandidates-found)
+		if self && !r.list { // what is as good or worse is not for us (RFC 5321 section 5.1)
+			if i == 0 {
+				return plan, errLoop
 			}
-			port := cmp.Or(source.RemotePort, t.port, path.SMTPPort)
-			if t.unix != "" {
-				addresses = append(addresses, candidate{host: t.name, unix: t.unix})
-				continue
-			}
-			ips, err := []netip.Addr{t.addr}, error(nil)
-			if !t.addr.IsValid() {
-				ips, err = lookupAddrs(ctx, dns, t.name, path.IPLookupStrategy)
-			}
-			if err != nil {
-				failed = append(failed, candidate{host: t.name, err: err})
-			}
-			for _, ip := range ips {
-				addresses = append(addresses, candidate{
-					host: t.name, addr: netip.AddrPortFrom(ip.Unmap().WithZone(""), port), equals: equals})
-			}
+			break
 		}
 		if !r.list { // so that chance decides too which are too many
 			rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
@@ -549,7 +694,66 @@ func connectionPlan(ctx context.Context, dns Resolver, r *route, path *EgressPat
 	if found == 0 {
 		return plan, errNoHosts
 	}
-	return permitted(plan, path, source)
+	plan, why := permitted(plan, p.path, p.source)
+	if why != nil {
+		return plan, why
+	}
+	return plan, refused(plan)
+}
+
+// resolve finds the addresses of hosts that are equal, no more than so many by whole hosts. Self: one of them
+// is ours.
+func (p *planner) resolve(ctx context.Context, r *route, group []target, equals, most int) (addresses, failed []candidate, self bool) {
+	for _, t := range group {
+		if len(addresses) >= most {
+			break
+		}
+		port := cmp.Or(p.source.RemotePort, t.port, p.path.SMTPPort)
+		if t.unix != "" {
+			addresses = append(addresses, candidate{host: t.name, unix: t.unix, tls: p.tlsOf(ctx, r, t, port, nil)})
+			continue
+		}
+		at := &hostAddrs{addrs: []netip.Addr{t.addr}, secure: t.secure, name: t.name}
+		if !t.addr.IsValid() {
+			at = lookupAddrs(ctx, p.dns, t.name, p.path.IPLookupStrategy)
+		}
+		if at.err != nil {
+			failed = append(failed, candidate{host: t.name, err: at.err})
+			continue
+		}
+		tls := p.tlsOf(ctx, r, t, port, at)
+		for _, ip := range at.addrs {
+			ip = ip.Unmap().WithZone("")
+			self = self || p.self != nil && p.self(ip)
+			addresses = append(addresses, candidate{host: t.name, addr: netip.AddrPortFrom(ip, port), equals: equals, tls: tls})
+		}
+	}
+	return addresses, failed, self
+}
+
+// refused takes out of a plan the hosts to which nothing may be sent as TLS is to be had there.
+func refused(plan []candidate) *PlanError {
+	usable, insecure := 0, 0
+	for i := range plan {
+		c := &plan[i]
+		switch {
+		case c.err != nil:
+			continue
+		case c.tls.rule.Refuse == "":
+			usable++
+			continue
+		case c.tls.rule.Refuse == tlspolicy.NotVouched:
+			insecure++
+		}
+		c.err = errors.New(string(c.tls.rule.Refuse))
+		if c.tls.public.Err != nil {
+			c.err = fmt.Errorf("%w: %w", c.err, c.tls.public.Err)
+		}
+	}
+	if usable == 0 && insecure > 0 {
+		return errNotVouched
+	}
+	return nil
 }
 
 // hasEquals reports whether a plan has candidates that may change places.
@@ -635,9 +839,18 @@ func covers(prefixes []netip.Prefix, ip netip.Addr) bool {
 	})
 }
 
+// hostAddrs is what the DNS says of the addresses of a host.
+type hostAddrs struct {
+	addrs []netip.Addr
+	// secure: all that they follow from was validated with DNSSEC.
+	secure bool
+	name   string // at the end of a chain of CNAMEs
+	err    error  // instead of addresses
+}
+
 // lookupAddrs resolves a host name as ip_lookup_strategy says: all A before all AAAA, unless the
 // strategy names another order. A family that fails is forgotten if the other has addresses.
-func lookupAddrs(ctx context.Context, dns Resolver, host, strategy string) ([]netip.Addr, error) {
+func lookupAddrs(ctx context.Context, dns Resolver, host, strategy string) *hostAddrs {
 	var v4, v6 DNSAnswer
 	ask4 := func() { v4 = dns.Lookup(ctx, host, DNSTypeA) }
 	ask6 := func() { v6 = dns.Lookup(ctx, host, DNSTypeAAAA) }
@@ -665,16 +878,28 @@ func lookupAddrs(ctx context.Context, dns Resolver, host, strategy string) ([]ne
 		ask4()
 		second.Wait()
 	}
-	if addrs := slices.Concat(v4.Addrs, v6.Addrs); len(addrs) > 0 {
-		return addrs, nil
+	at := &hostAddrs{secure: true, name: host}
+	for _, a := range []*DNSAnswer{&v4, &v6} {
+		if len(a.Addrs) > 0 {
+			at.addrs = append(at.addrs, a.Addrs...)
+			at.secure, at.name = at.secure && a.Secure, cmp.Or(a.Name, host)
+		}
 	}
-	for _, a := range []DNSAnswer{v4, v6} {
+	if len(at.addrs) == 0 {
+		at.err = noAddress(host, &v4, &v6)
+	}
+	return at
+}
+
+// noAddress says why a host has no address.
+func noAddress(host string, v4, v6 *DNSAnswer) error {
+	for _, a := range []*DNSAnswer{v4, v6} {
 		if a.Result == DNSTempFail || a.Result == DNSBogus {
-			return nil, cmp.Or(a.Err, fmt.Errorf("no answer to the question for the addresses of %s", host))
+			return cmp.Or(a.Err, fmt.Errorf("no answer to the question for the addresses of %s", host))
 		}
 	}
 	if v4.Result == DNSNXDomain || v6.Result == DNSNXDomain {
-		return nil, fmt.Errorf("%s does not exist", host)
+		return fmt.Errorf("%s does not exist", host)
 	}
-	return nil, errors.New(host + " has no address")
+	return errors.New(host + " has no address")
 }

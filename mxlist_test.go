@@ -238,7 +238,7 @@ func TestPlans(t *testing.T) {
 				list = append(list, MXEntry{Name: s})
 			}
 			var err error
-			if to, err = listRoute(list); err != nil {
+			if to, err = (&SMTP{MXList: list}).route(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -246,7 +246,7 @@ func TestPlans(t *testing.T) {
 			test.path = "{}"
 		}
 		p := path(test.path)
-		plan, failed := connectionPlan(t.Context(), dns, to, &p, &test.source)
+		plan, failed := (&planner{dns: dns, path: &p, source: &test.source}).plan(t.Context(), to)
 		var got []string
 		for _, c := range plan {
 			if c.err != nil {
@@ -267,7 +267,7 @@ func TestPlans(t *testing.T) {
 		p := path(`{}`)
 		seen := map[string]bool{}
 		to, _ := domainRoute(t.Context(), dns, QueueName{Domain: "prefer.test"})
-		plan, failed := connectionPlan(t.Context(), dns, to, &p, &EgressSource{})
+		plan, failed := (&planner{dns: dns, path: &p, source: &EgressSource{}}).plan(t.Context(), to)
 		if !hasEquals(plan) {
 			t.Error("there are no equals")
 		}

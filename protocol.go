@@ -160,6 +160,7 @@ import (
 	"github.com/mtadelivery/delivery/internal/ready"
 	"github.com/mtadelivery/delivery/internal/sessions"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
+	"github.com/mtadelivery/delivery/internal/tlspolicy"
 )
 
 // A Protocol delivers messages in the way that one queue config says. Get one from
@@ -211,7 +212,9 @@ type PlannedHost struct {
 	Host string
 	// Address is "192.0.2.7:25", "[2001:db8::7]:25" or the path of a unix socket.
 	Address string
-	// Err says why there is no address.
+	// TLS is what it has to offer before it gets a message.
+	TLS TLSPolicy
+	// Err says why there is no address, or why nothing may be sent to it.
 	Err error
 }
 
@@ -232,7 +235,8 @@ type Message struct {
 	// MailOptions are the parameters of MAIL, as a go-smtp server receives them; nil: none. Over SMTP, what a
 	// peer does not offer is left out where that does no harm (DSN, AUTH), and else fails the message there:
 	// BINARYMIME, whose content goes out octet for octet or not at all (5.6.3), SMTPUTF8 (5.6.7) and
-	// RequireTLS (5.7.30; 5.7.10 without a verified certificate). Size is found from the content.
+	// RequireTLS (RFC 8689: 5.7.30; 5.7.10 without a verified certificate, or where neither DNSSEC nor MTA-STS nor an
+	// mx_list vouches for the choice of the hosts). Size is found from the content.
 	MailOptions *smtp.MailOptions
 	// Recipients are the envelope recipients. All of them go to the queue of the message: splitting
 	// by domain is the host's. The same address twice is two recipients.
@@ -242,6 +246,10 @@ type Message struct {
 	Queue QueueName
 	// Meta is the message's metadata: nil, booleans, numbers, strings, []any and map[string]any.
 	Meta map[string]any
+	// TLSNotRequired: the message says "TLS-Required: No" (RFC 8689 section 5), and is to arrive even where TLS is
+	// not to be had, whatever DANE or MTA-STS ask for; what an operator requires with enable_tls is required all
+	// the same. With MailOptions.RequireTLS it means nothing. The library does not look for it in the header.
+	TLSNotRequired bool
 	// Attempts is the number of finished attempts; Lua sees it as message:num_attempts().
 	Attempts int
 	// Body is the content: header and body as they are to be sent.
@@ -594,6 +602,8 @@ type Session struct {
 	Proxy string
 	// TLS is nil in clear.
 	TLS *TLSInfo
+	// TLSPolicy is what was asked of the peer, and why.
+	TLSPolicy TLSPolicy
 	// Transcript has the last lines of the dialogue if the delivery failed: "C: " and "S: " lines,
 	// without credentials and content.
 	Transcript []string
@@ -606,8 +616,31 @@ type TLSInfo struct {
 	Cipher  string
 	// Verified: the certificate was checked and is the peer's.
 	Verified bool
-	// By is what it was checked against: "pkix" or "none".
+	// By is what it was checked against: "dane" (the host's TLSA records), "mta-sts" (the certificate authorities,
+	// because the domain's policy asks for it), "pkix" (the certificate authorities) or "none".
 	By string
+}
+
+// TLSPolicy says what TLS a host has to offer before it gets a message, and why: what the operator, the domain
+// and the message ask for together.
+type TLSPolicy struct {
+	// Mode is one of enable_tls: "Opportunistic", "OpportunisticInsecure", "Required", "RequiredInsecure",
+	// "Disabled". It is empty where it is not known.
+	Mode string
+	// By says whom the mode is due to: "enable_tls" (the operator), "dane" (the host), "mta-sts" (the domain),
+	// "requiretls" or "tls-required" (the message: RFC 8689).
+	By string
+	// DANE is what was found of the host's TLSA records: "ok" (the certificate has to match them), "unusable" (there are
+	// some, of no use: TLS with any certificate), "none" (there are none, and that is certain, or nobody vouches for
+	// the answer), "insecure_chain" (nobody vouches for the host's address), "not_applicable" (nobody vouches for the
+	// choice of the host, or it is an address), "tempfail" (it could not be found out: nothing is sent). Empty:
+	// enable_dane is off.
+	DANE string
+	// MTASTS is the mode of the domain's policy: "enforce", "testing" or "none". Empty: it has none that is known,
+	// or it has no say here.
+	MTASTS string
+	// Err says why DANE is "tempfail", or why no MTA-STS policy could be had.
+	Err error
 }
 
 // Errors of what was not tried, for errors.Is.
@@ -985,6 +1018,13 @@ type Runtime struct {
 	// Hostname is the name that EHLO gives where neither path nor source names one; "": the name of
 	// the machine.
 	Hostname string
+	// MTASTS says how the policies of domains are looked for (RFC 8461).
+	MTASTS MTASTS
+	// OwnNames and OwnAddresses are this host's. A mail exchanger that is one of them is left out of the hosts of a
+	// domain, and so are all that are as good or worse (RFC 5321 section 5.1): where none remains, the message is
+	// Permanent (554 5.4.6). An mx_list is left as it is.
+	OwnNames     []string
+	OwnAddresses []netip.Addr
 	// HTTP carries the requests of kumo.http; nil: a transport of the runtime's own, with RootCAs.
 	HTTP http.RoundTripper
 	// Stdout is where print in a policy writes, from several goroutines at once; nil: os.Stdout.
@@ -992,6 +1032,10 @@ type Runtime struct {
 
 	start sync.Once
 	state runtimeState
+}
+
+// MTASTS says how the MTA-STS policies of domains are looked for.
+type MTASTS struct {
 }
 
 // DialRequest is what [Runtime.Dial] is asked for.
@@ -1148,16 +1192,17 @@ type runtimeState struct {
 	policy *Policy
 	serial uint64 // of the last policy that was loaded
 
-	egress   egressAnswers
-	health   egress.Health // of sources
-	names    ready.Book
-	rates    sessions.Rates
-	smtp     sessions.Pool[*smtpSession]
-	peers    smtpclient.Peers
-	lua      sessions.Pool[*luaSession]
-	resolver Resolver
-	own      io.Closer       // the resolver, if it is ours
-	http     *http.Transport // if it is ours
+	egress    egressAnswers
+	health    egress.Health // of sources
+	names     ready.Book
+	rates     sessions.Rates
+	brokenTLS tlspolicy.Broken
+	smtp      sessions.Pool[*smtpSession]
+	peers     smtpclient.Peers
+	lua       sessions.Pool[*luaSession]
+	resolver  Resolver
+	own       io.Closer       // the resolver, if it is ours
+	http      *http.Transport // if it is ours
 	// transports are what policies asked for beside it.
 	transports kumo.Transports
 	closing    context.Context    // ends when Close begins

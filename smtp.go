@@ -30,6 +30,7 @@ import (
 	"github.com/mtadelivery/delivery/internal/ready"
 	"github.com/mtadelivery/delivery/internal/sessions"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
+	"github.com/mtadelivery/delivery/internal/tlspolicy"
 )
 
 // SMTP is the smtp table of a protocol: delivery over SMTP or, where the egress path says use_lmtp,
@@ -38,17 +39,13 @@ type SMTP struct {
 	// MXList are the hosts to use instead of the domain's MX records, tried in this order. Empty: the
 	// MX records.
 	MXList []MXEntry `config:"mx_list"`
-	// TreatMXListAsSecure counts the list as a DNSSEC-secure choice of hosts, for DANE. It is refused
-	// until there is DANE.
+	// TreatMXListAsSecure counts the list as a DNSSEC-secure choice of hosts, for DANE: it changes nothing else.
 	TreatMXListAsSecure bool `config:"treat_mx_list_as_secure" default:"false"`
 }
 
 // Validate says what is wrong with the table.
 func (s *SMTP) Validate() error {
-	if s.TreatMXListAsSecure {
-		return notYet("treat_mx_list_as_secure", "DANE")
-	}
-	_, err := listRoute(s.MXList)
+	_, err := s.route()
 	return err
 }
 
@@ -124,8 +121,26 @@ type EgressPath struct {
 
 	// EnableTLS is Opportunistic (the default: STARTTLS where offered, and then the certificate must
 	// be good), OpportunisticInsecure (any certificate will do), Required, RequiredInsecure or
-	// Disabled. A handshake that fails fails the host: mail never goes on in clear after it.
+	// Disabled. What EnableDANE and EnableMTASTS find may ask for more, and never for less than Required or
+	// RequiredInsecure. See the table in the package documentation.
 	EnableTLS string `config:"enable_tls" default:"Opportunistic" enum:"Opportunistic,OpportunisticInsecure,Required,RequiredInsecure,Disabled"`
+	// EnableDANE looks for the TLSA records of each host (RFC 7672); default off. They count only where a
+	// resolver that is trusted to validate vouches for the choice of the host, for its address and for the
+	// records: see [DNS].TrustAD. Records that could not be looked up fail the host.
+	EnableDANE bool `config:"enable_dane" default:"false"`
+	// EnableMTASTS requires TLS where the domain's MTA-STS policy does (RFC 8461); default on. It concerns neither
+	// an mx_list nor hosts with usable TLSA records. Hosts that an enforced policy does not name are not in the
+	// plan, whatever the option says: see [Runtime].MTASTS.
+	EnableMTASTS Switch `config:"enable_mta_sts" default:"true"`
+	// RememberBrokenTLS is how long an address with which no TLS could be agreed on is spoken to in clear, where
+	// TLS is opportunistic; default: not at all, or 15 minutes with the next option.
+	RememberBrokenTLS Duration `config:"remember_broken_tls" min:"1ms"`
+	// ReconnectInClearOnFailedHandshake connects to such an address again at once, in clear, where the mode is
+	// Opportunistic; default off: the attempt at the host fails. With OpportunisticInsecure that is always so.
+	ReconnectInClearOnFailedHandshake bool `config:"opportunistic_tls_reconnect_on_failed_handshake" default:"false"`
+	// TLSMinVersion is the oldest version of TLS that is spoken: "1.2" (the default), "1.3", or "1.0" and "1.1" for
+	// a peer that knows no better. The ciphers are Go's choice. The option is this library's own.
+	TLSMinVersion string `config:"tls_min_version" default:"1.2" enum:"1.0,1.1,1.2,1.3"`
 	// TLSCertificate and TLSPrivateKey are the client certificate, as PEM; both or none.
 	TLSCertificate *KeySource `config:"tls_certificate"`
 	TLSPrivateKey  *KeySource `config:"tls_private_key"`
@@ -200,43 +215,34 @@ type EgressPath struct {
 	LowMemoryReductionPolicy string `config:"low_memory_reduction_policy" enum:"ShrinkDataAndMeta,ShrinkData,NoShrink"`
 	NoMemoryReductionPolicy  string `config:"no_memory_reduction_policy" enum:"ShrinkDataAndMeta,ShrinkData,NoShrink"`
 
-	// What follows is known and not available yet: a value that asks for it is refused, one that asks
-	// for what is done anyway is accepted.
-
-	// EnableDANE and EnableMTASTS: refused when on.
-	EnableDANE   bool   `config:"enable_dane" default:"false"`
-	EnableMTASTS Switch `config:"enable_mta_sts"`
-	// The rest of the table: refused when set.
-	RememberBrokenTLS                 Duration `config:"remember_broken_tls" min:"1ms"`
-	ReconnectInClearOnFailedHandshake bool     `config:"opportunistic_tls_reconnect_on_failed_handshake" default:"false"`
-	TLSPreferOpenSSL                  bool     `config:"tls_prefer_openssl" default:"false"`
-	OpenSSLOptions                    string   `config:"openssl_options"`
-	OpenSSLCipherList                 string   `config:"openssl_cipher_list"`
-	OpenSSLCipherSuites               string   `config:"openssl_cipher_suites"`
-	RustlsCipherSuites                []string `config:"rustls_cipher_suites"`
-	AggressiveConnectionOpening       bool     `config:"aggressive_connection_opening" default:"false"`
+	// What follows is known and not to be had here: a value that asks for it is refused, one that asks
+	// for what is done anyway is accepted. Go's TLS has no other engine beside it and chooses its ciphers itself.
+	TLSPreferOpenSSL            bool     `config:"tls_prefer_openssl" default:"false"`
+	OpenSSLOptions              string   `config:"openssl_options"`
+	OpenSSLCipherList           string   `config:"openssl_cipher_list"`
+	OpenSSLCipherSuites         string   `config:"openssl_cipher_suites"`
+	RustlsCipherSuites          []string `config:"rustls_cipher_suites"`
+	AggressiveConnectionOpening bool     `config:"aggressive_connection_opening" default:"false"`
 }
 
 // Validate says what is wrong with the path, or what it asks for that is not available yet.
 func (p *EgressPath) Validate() error {
-	for _, missing := range []struct {
-		asked       bool
-		field, what string
+	for _, option := range []struct {
+		field string
+		asked bool
 	}{
-		{p.EnableDANE, "enable_dane", "DANE"},
-		{p.EnableMTASTS == On, "enable_mta_sts", "MTA-STS"},
-		{p.RememberBrokenTLS != 0, "remember_broken_tls", "a memory of broken TLS"},
-		{p.ReconnectInClearOnFailedHandshake, "opportunistic_tls_reconnect_on_failed_handshake", "reconnecting in clear"},
-		{p.TLSPreferOpenSSL, "tls_prefer_openssl", "a TLS engine other than Go's"},
-		{p.OpenSSLOptions != "", "openssl_options", "a TLS engine other than Go's"},
-		{p.OpenSSLCipherList != "", "openssl_cipher_list", "a choice of ciphers"},
-		{p.OpenSSLCipherSuites != "", "openssl_cipher_suites", "a choice of ciphers"},
-		{len(p.RustlsCipherSuites) > 0, "rustls_cipher_suites", "a choice of ciphers"},
-		{p.AggressiveConnectionOpening, "aggressive_connection_opening", "connecting before there is a message"},
+		{"tls_prefer_openssl", p.TLSPreferOpenSSL},
+		{"openssl_options", p.OpenSSLOptions != ""},
+		{"openssl_cipher_list", p.OpenSSLCipherList != ""},
+		{"openssl_cipher_suites", p.OpenSSLCipherSuites != ""},
+		{"rustls_cipher_suites", len(p.RustlsCipherSuites) > 0},
 	} {
-		if missing.asked {
-			return notYet(missing.field, missing.what)
+		if option.asked {
+			return decode.Errorf(option.field, "TLS is Go's here, and Go chooses the ciphers: leave the option out, and use tls_min_version where old versions are to be refused or let in")
 		}
+	}
+	if p.AggressiveConnectionOpening {
+		return notYet("aggressive_connection_opening", "connecting before there is a message")
 	}
 	if (p.TLSCertificate == nil) != (p.TLSPrivateKey == nil) {
 		return decode.Errorf("tls_certificate", "needs tls_private_key, and the other way round")
@@ -694,7 +700,7 @@ type sourcePicker struct {
 // be made.
 type wayFinder interface {
 	// Asked is the name by which the pool asks for the source.
-	wayFrom(ctx context.Context, queue QueueName, asked string, source *keyed[EgressSource]) (*way, *PlanError)
+	wayFrom(ctx context.Context, a *attempt, asked string, source *keyed[EgressSource]) (*way, *PlanError)
 }
 
 // choose takes the ways from one source after another, as it is their turn, and returns the first that may
@@ -710,7 +716,7 @@ func (p *sourcePicker) choose(ctx context.Context, a *attempt, only bool, from w
 		if err != nil {
 			return &way{}, unresolved(queue, err)
 		}
-		w, failed := from.wayFrom(ctx, queue, unspecified, source)
+		w, failed := from.wayFrom(ctx, a, unspecified, source)
 		if failed == nil && !p.runtime.eligible(w, only, true) {
 			failed = p.notEligible(queue)
 		}
@@ -742,7 +748,7 @@ func (p *sourcePicker) choose(ctx context.Context, a *attempt, only bool, from w
 			none = unresolved(queue, err)
 			continue
 		}
-		w, failed := from.wayFrom(ctx, queue, name, source)
+		w, failed := from.wayFrom(ctx, a, name, source)
 		if failed != nil || p.runtime.eligible(w, only, len(choices) == 0) {
 			return w, failed
 		}
@@ -810,7 +816,7 @@ func newSMTPEngine(r *Runtime, c *SMTP, pool string) (*smtpEngine, error) {
 	e := &smtpEngine{runtime: r, sources: sourcePicker{runtime: r, pool: pool}, open: map[*smtpSession]struct{}{}}
 	e.ways.Max = maxWays
 	if len(c.MXList) > 0 {
-		list, err := listRoute(c.MXList)
+		list, err := c.route()
 		if err != nil {
 			return nil, decode.In("protocol.smtp", err)
 		}
@@ -925,17 +931,17 @@ func (w *way) unopened() *Session {
 
 // wayFrom finds the way from a source. What was found before is taken again while everything that it was
 // made of holds: source, egress path, and the answers of the DNS. Equals are in random order, each time.
-func (e *smtpEngine) wayFrom(ctx context.Context, queue QueueName, asked string, source *keyed[EgressSource]) (*way, *PlanError) {
-	name := wayName{queue.routing(), asked}
+func (e *smtpEngine) wayFrom(ctx context.Context, a *attempt, asked string, source *keyed[EgressSource]) (*way, *PlanError) {
+	name := wayName{a.queue.routing(), asked, a.msg.demand()}
 	if known, ok := e.ways.Get(name); ok && known.source == source && !known.name.Gone() {
 		path, err := e.runtime.egressPath(ctx, pathName{name.routing, source.config.Name, known.site})
 		if err == nil && path == known.path {
 			return known.shuffled(), nil
 		}
 	}
-	w, keep, failed := e.resolve(ctx, queue, asked, source)
+	w, keep, failed := e.resolve(ctx, a, asked, source)
 	if t := e.runtime.Trace; t != nil && t.Resolved != nil {
-		t.Resolved(queue, w.public(), errorOrNil(failed))
+		t.Resolved(a.queue, w.public(), errorOrNil(failed))
 	}
 	if failed != nil {
 		return w, failed
@@ -962,14 +968,15 @@ func (w *way) digest() string { return w.path.digest + w.source.digest }
 
 // resolve makes the way for a queue from a source, and says until when what the DNS answered may be used;
 // zero: the DNS was not asked.
-func (e *smtpEngine) resolve(ctx context.Context, queue QueueName, asked string, source *keyed[EgressSource]) (w *way, keep time.Time, failed *PlanError) {
-	ctx, release := e.runtime.bound(ctx)
+func (e *smtpEngine) resolve(ctx context.Context, a *attempt, asked string, source *keyed[EgressSource]) (w *way, keep time.Time, failed *PlanError) {
+	r := e.runtime
+	ctx, release := r.bound(ctx)
 	defer release()
 	w = &way{asked: asked, source: source}
-	dns := &datedResolver{Resolver: e.runtime.state.resolver}
+	dns := &datedResolver{Resolver: r.state.resolver}
 	to := e.list
 	if to == nil {
-		if to, failed = domainRoute(ctx, dns, queue); failed != nil {
+		if to, failed = r.routeOf(ctx, dns, a); failed != nil {
 			if failed == errNullMX { // whose site has no name
 				w.ready = source.config.Name + "->@smtp_client"
 			}
@@ -979,19 +986,20 @@ func (e *smtpEngine) resolve(ctx context.Context, queue QueueName, asked string,
 	w.site = to.site
 	w.ready = source.config.Name + "->" + to.site + "@smtp_client"
 	var err error
-	if w.path, err = e.runtime.egressPath(ctx, pathName{queue.routing(), source.config.Name, to.site}); err != nil {
-		return w, keep, unresolved(queue, err)
+	if w.path, err = r.egressPath(ctx, pathName{a.queue.routing(), source.config.Name, to.site}); err != nil {
+		return w, keep, unresolved(a.queue, err)
 	}
-	e.runtime.limit(w)
-	if w.plan, failed = connectionPlan(ctx, dns, to, &w.path.config, &source.config); failed != nil {
+	r.limit(w)
+	p := planner{dns: dns, path: &w.path.config, source: &source.config, self: r.isOwn, wants: a.msg.demand()}
+	if w.plan, failed = p.plan(ctx, to); failed != nil {
 		return w, keep, failed
 	}
 	for i := range w.plan {
 		w.plan[i].key = w.key(&w.plan[i])
 	}
 	w.keys = keysOf(w.plan)
-	w.request.Expect = e.runtime.expect(w)
-	return w, dns.expires, nil
+	w.request.Expect = r.expect(w)
+	return w, to.sts.until(dns.expires), nil
 }
 
 // shuffled is the way with those of its candidates that are equal in random order.
@@ -1017,7 +1025,10 @@ func keysOf(plan []candidate) []string {
 }
 
 // wayName is what the ways of an engine differ by.
-type wayName struct{ routing, source string }
+type wayName struct {
+	routing, source string
+	wants           demand
+}
 
 // maxWays is how many ways an engine keeps.
 const maxWays = 10_000
@@ -1035,6 +1046,9 @@ func (w *way) public() Plan {
 	}
 	for _, c := range w.plan {
 		h := PlannedHost{Host: c.host, Err: c.err}
+		if c.tls != nil {
+			h.TLS = c.tls.public
+		}
 		if c.addr.IsValid() || c.unix != "" {
 			h.Address = c.address()
 		}
@@ -1479,7 +1493,11 @@ func (c *carrier) keys() []string {
 
 // key is the connection key of a candidate: all that made the connection what it is.
 func (w *way) key(c *candidate) string {
-	return w.digest() + c.host + "\x00" + c.address()
+	key := w.digest() + c.host + "\x00" + c.address()
+	if c.tls != nil {
+		key += "\x00" + c.tls.key()
+	}
+	return key
 }
 
 // connect opens a session to the first host of the plan that lets it, but for those to avoid. It goes on
@@ -1496,7 +1514,12 @@ func (e *smtpEngine) connect(ctx context.Context, w *way, avoid []string) (*smtp
 			continue
 		}
 		chain.Tried = append(chain.Tried, c.key)
-		s, err := e.connectTo(ctx, w, c, chain)
+		clear := c.tls.opportunistic() && e.runtime.state.brokenTLS.Is(c.peer())
+		s, err := e.connectTo(ctx, w, c, chain, clear)
+		if err != nil && !clear && e.runtime.inClearAfter(ctx, w, c, err) {
+			failures = append(failures, &HostError{Host: c.host, Address: c.address(), Err: err})
+			s, err = e.connectTo(ctx, w, c, chain, true) // never on the connection where TLS was tried
+		}
 		if err == nil {
 			w.name.Reached()
 			return s, nil
@@ -1531,14 +1554,56 @@ func (w *way) inOrder(chain ready.Chain, avoid []string) []*candidate {
 	return slices.Concat(first, untried, tried)
 }
 
-// connectTo opens a session to one address: connection, greeting, EHLO, TLS, AUTH.
-func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain ready.Chain) (*smtpSession, error) {
+// inClearAfter tells whether an address is to be spoken to in clear, at once, after TLS could not be agreed on
+// with it; and remembers it. A handshake that stalls has failed.
+func (r *Runtime) inClearAfter(ctx context.Context, w *way, c *candidate, err error) bool {
+	if !c.tls.opportunistic() || ctx.Err() != nil || !tlsFailed(err) {
+		return false
+	}
+	path := &w.path.config
+	within := time.Duration(path.RememberBrokenTLS)
+	if within == 0 && path.ReconnectInClearOnFailedHandshake {
+		within = brokenTLSWithin
+	}
+	r.state.brokenTLS.Note(c.peer(), within)
+	return path.ReconnectInClearOnFailedHandshake || c.tls.rule.Mode == tlspolicy.OpportunisticInsecure
+}
+
+// brokenTLSWithin is remember_broken_tls where only opportunistic_tls_reconnect_on_failed_handshake is said.
+const brokenTLSWithin = 15 * time.Minute
+
+// tlsFailed: the peer offered TLS, and it came to nothing, other than by a refusal or by what somebody on the way
+// put in.
+func tlsFailed(err error) bool {
+	failed, ok := errors.AsType[*smtpclient.OpenError](err)
+	if !ok {
+		return false
+	}
+	broken, _ := errors.AsType[*smtpclient.TransactionError](failed.Err)
+	switch failed.Stage {
+	case smtpclient.StageTLS:
+		return true
+	case smtpclient.StageEHLO:
+		return failed.UnderTLS
+	case smtpclient.StageStartTLS:
+		return broken != nil && (broken.Kind == smtpclient.Timeout || broken.Kind == smtpclient.Closed)
+	}
+	return false
+}
+
+// connectTo opens a session to one address: connection, greeting, EHLO, TLS, AUTH. In clear means without the
+// TLS that the rule for the host would use if it could.
+func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain ready.Chain, clear bool) (*smtpSession, error) {
 	r := e.runtime
 	s := &smtpSession{engine: e, way: w, key: c.key, chain: chain,
-		info: Session{ID: chain.ID, Protocol: w.protocol(), ReadyName: w.ready, Peer: c.host, Source: w.source.config.Name}}
+		info: Session{ID: chain.ID, Protocol: w.protocol(), ReadyName: w.ready, Peer: c.host, Source: w.source.config.Name, TLSPolicy: c.tls.public}}
 	cfg, err := r.clientConfig(w, c, s)
 	if err != nil {
 		return nil, err
+	}
+	s.verifiedBy = c.tls.secure(cfg)
+	if clear {
+		cfg.TLS = smtpclient.TLSDisabled
 	}
 	cfg.Began = time.Now()
 	conn, source, err := r.dial(ctx, w, c)
@@ -1604,9 +1669,11 @@ func (r *Runtime) dialThrough(ctx context.Context, w *way, c *candidate, to Dial
 	}
 	addrs := []netip.Addr{server.addr}
 	if !server.addr.IsValid() {
-		if addrs, err = lookupAddrs(ctx, r.state.resolver, server.name, ""); err != nil {
-			return nil, netip.AddrPort{}, &proxyError{server.name, err}
+		at := lookupAddrs(ctx, r.state.resolver, server.name, "")
+		if at.err != nil {
+			return nil, netip.AddrPort{}, &proxyError{server.name, at.err}
 		}
+		addrs = at.addrs
 	}
 	var failures []error
 	for _, addr := range addrs {
@@ -1761,8 +1828,8 @@ func (r *Runtime) clientConfig(w *way, c *candidate, s *smtpSession) (*smtpclien
 		Host:              c.host,
 		LocalName:         name,
 		LMTP:              path.UseLMTP,
-		TLS:               tlsPolicies[path.EnableTLS],
-		TLSConfig:         &tls.Config{RootCAs: r.RootCAs},
+		TLS:               tlsModes[c.tls.rule.Mode],
+		TLSConfig:         &tls.Config{RootCAs: r.RootCAs, MinVersion: tlsVersions[path.TLSMinVersion]},
 		DisablePipelining: path.EnablePipelining == Off,
 		DisableChunking:   path.EnableChunking == Off,
 		MaxPipelined:      path.MaxPipelinedMessages,
@@ -1826,13 +1893,15 @@ func (r *Runtime) clientConfig(w *way, c *candidate, s *smtpSession) (*smtpclien
 // quitTimeout bounds the wait for the reply to QUIT: nothing depends on it any more.
 const quitTimeout = 2 * time.Second
 
-var tlsPolicies = map[string]smtpclient.TLSPolicy{
-	"Opportunistic":         smtpclient.TLSOpportunistic,
-	"OpportunisticInsecure": smtpclient.TLSOpportunisticInsecure,
-	"Required":              smtpclient.TLSRequired,
-	"RequiredInsecure":      smtpclient.TLSRequiredInsecure,
-	"Disabled":              smtpclient.TLSDisabled,
+var tlsModes = [...]smtpclient.TLSPolicy{
+	tlspolicy.Opportunistic:         smtpclient.TLSOpportunistic,
+	tlspolicy.OpportunisticInsecure: smtpclient.TLSOpportunisticInsecure,
+	tlspolicy.Required:              smtpclient.TLSRequired,
+	tlspolicy.RequiredInsecure:      smtpclient.TLSRequiredInsecure,
+	tlspolicy.Disabled:              smtpclient.TLSDisabled,
 }
+
+var tlsVersions = map[string]uint16{"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
 func loadCertificate(cert, key *KeySource) (tls.Certificate, error) {
 	certPEM, err := cert.load()
@@ -1848,15 +1917,17 @@ func loadCertificate(cert, key *KeySource) (tls.Certificate, error) {
 
 // smtpSession is a session in the pool.
 type smtpSession struct {
-	engine  *smtpEngine
-	way     *way // on which it was opened
-	key     string
-	chain   ready.Chain // what it goes on with if it breaks
-	wire    *smtpclient.Session
-	info    Session // not changed once the session is open: results share it
-	release func()  // gives back what it holds of limits that other processes share
-	broken  sync.Once
-	ended   sync.Once
+	engine *smtpEngine
+	way    *way // on which it was opened
+	key    string
+	chain  ready.Chain // what it goes on with if it breaks
+	wire   *smtpclient.Session
+	info   Session // not changed once the session is open: results share it
+	// verifiedBy is what its certificate is checked against.
+	verifiedBy string
+	release    func() // gives back what it holds of limits that other processes share
+	broken     sync.Once
+	ended      sync.Once
 	// maxRcpts is how many recipients the peer takes in one transaction.
 	maxRcpts int
 }
@@ -1934,7 +2005,7 @@ func (s *smtpSession) opened() {
 		s.info.TLS = &TLSInfo{
 			Version: tls.VersionName(state.Version), Cipher: tls.CipherSuiteName(state.CipherSuite), Verified: info.Verified, By: "none"}
 		if info.Verified {
-			s.info.TLS.By = "pkix"
+			s.info.TLS.By = s.verifiedBy
 		}
 	}
 }

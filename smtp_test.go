@@ -281,7 +281,7 @@ func TestEnvelopeOptionsGoOn(t *testing.T) {
 		change func(*Message)
 		want   string
 	}{
-		"REQUIRETLS":                {func(m *Message) { m.MailOptions = &smtp.MailOptions{RequireTLS: true} }, "permanent 550 5.7.30"},
+		"REQUIRETLS":                {func(m *Message) { m.MailOptions = &smtp.MailOptions{RequireTLS: true} }, "transient 400 "},
 		"BINARYMIME":                {func(m *Message) { m.MailOptions = &smtp.MailOptions{Body: smtp.BodyBinaryMIME} }, "permanent 554 5.6.3"},
 		"MT-PRIORITY":               {func(m *Message) { m.Recipients[0].Options = &smtp.RcptOptions{MTPriority: new(3)} }, "delivered 250 2.0.0"},
 		"an impossible MT-PRIORITY": {func(m *Message) { m.Recipients[0].Options = &smtp.RcptOptions{MTPriority: new(33)} }, "permanent 501 5.5.4"},

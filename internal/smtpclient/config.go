@@ -94,6 +94,9 @@ type Config struct {
 	// TLSConfig gives the roots, client certificates and versions; it is cloned. Its ServerName goes before
 	// Host; its InsecureSkipVerify is replaced by what TLS says. Nil is an empty one.
 	TLSConfig *tls.Config
+	// VerifyTLS, if there is one, judges the peer's certificate instead of the roots and the name, under every
+	// policy; what it lets pass counts as verified.
+	VerifyTLS func(tls.ConnectionState) error
 	// Auth asks for authentication; nil asks for none.
 	Auth     *Auth
 	Timeouts Timeouts

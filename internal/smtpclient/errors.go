@@ -48,6 +48,8 @@ func (s Stage) String() string {
 // OpenError says why a session could not be opened.
 type OpenError struct {
 	Stage Stage
+	// UnderTLS: the handshake had been done.
+	UnderTLS bool
 	// Reply is the reply that refused; nil if none did.
 	Reply *Reply
 	// Err is the cause: a *TransactionError where the connection failed, the cause of the context where

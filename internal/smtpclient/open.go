@@ -51,6 +51,7 @@ func Open(ctx context.Context, nc net.Conn, cfg *Config) (*Session, error) {
 		failed = &OpenError{Stage: StageEHLO, Err: s.readFailure("EHLO", 0, errUnasked)}
 	}
 	if failed != nil {
+		failed.UnderTLS = s.tls != nil
 		s.Close()
 		s.stageEnded(failed.Stage, failed)
 		return nil, failed
@@ -251,13 +252,19 @@ func (s *Session) tlsConfig() *tls.Config {
 	if c.ServerName == "" {
 		c.ServerName = tlsName(s.cfg.Host)
 	}
-	c.InsecureSkipVerify = !s.cfg.TLS.verifies()
+	judge := s.cfg.VerifyTLS
+	c.InsecureSkipVerify = judge != nil || !s.cfg.TLS.verifies()
 	inner := c.VerifyConnection
 	c.VerifyConnection = func(state tls.ConnectionState) error {
 		if inner != nil {
 			if err := inner(state); err != nil {
 				return err
 			}
+		}
+		if judge != nil {
+			err := judge(state)
+			s.verified = err == nil
+			return err
 		}
 		s.verified = len(state.VerifiedChains) > 0 || verifies(c, &state)
 		return nil
