@@ -612,6 +612,7 @@ func (p *stsPolicy) until(expires time.Time) time.Time { return expires }
 type hostTLS struct {
 	rule   tlspolicy.Rule
 	public TLSPolicy
+	report TLSReport // as far as it is known before there is a connection
 }
 
 // tlsOf decides what a host has to offer of TLS.
@@ -625,6 +626,7 @@ func (p *planner) tlsOf(ctx context.Context, r *route, t target, port uint16, at
 		Vouched:    r.secure || named,
 	})
 	h.public.Mode, h.public.By = h.rule.Mode.String(), string(h.rule.By)
+	h.report.PolicyType, h.report.Domain, h.report.PolicyDomain = "no-policy-found", r.domain, r.domain
 	return h
 }
 

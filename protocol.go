@@ -1115,6 +1115,10 @@ type Trace struct {
 	// Stage is called when a stage of the opening dialogue has ended: "banner", "EHLO", "STARTTLS", "TLS",
 	// "AUTH". What is known of the session only later is not in s yet.
 	Stage func(s *Session, stage string, took time.Duration, err error)
+	// TLSReport is called when it has turned out what TLS there is with a host, for good or bad; and when the policy
+	// for a host or a domain could not be had. A host that counts these for a day has what SMTP TLS reports are made
+	// of (RFC 8460).
+	TLSReport func(readyName string, report TLSReport)
 	// Opened is called when a session is ready for its first message, and Reused when it is lent to a message
 	// again, or to one more at the same time.
 	Opened func(s *Session)
@@ -1130,6 +1134,31 @@ type Trace struct {
 	// has served max_deliveries_per_connection), "drained" (its config changed, its protocol was closed, or it
 	// broke), "crowded" (it made room for another), "closing" (of the runtime) or "cut".
 	Closed func(s *Session, why string)
+}
+
+// TLSReport is what one attempt to speak TLS with a host came to, in the terms of RFC 8460.
+type TLSReport struct {
+	// Domain is the routing domain of the message; empty for an mx_list.
+	Domain string
+	// PolicyType is "tlsa", "sts" or "no-policy-found", and PolicyDomain whose policy it is: the host's with "tlsa",
+	// else that of the mail.
+	PolicyType   string
+	PolicyDomain string
+	// Policy are its lines: TLSA records as in a zone file, or those of the policy file.
+	Policy []string
+	// Host and Address are the peer's, Source is ours; empty where it did not come to that.
+	Host    string
+	Address string
+	Source  string
+	// Failure is the type of failure (section 4.3): "starttls-not-supported", "certificate-host-mismatch",
+	// "certificate-expired", "certificate-not-trusted", "validation-failure", "tlsa-invalid", "dnssec-invalid",
+	// "dane-required", "sts-policy-fetch-error", "sts-policy-invalid", "sts-webpki-invalid". Empty: success.
+	Failure string
+	// Err says more; nil: success.
+	Err error
+	// Sent: the session was opened all the same, because the policy does not require TLS or does not require the
+	// certificate to be good.
+	Sent bool
 }
 
 // TransactionTrace is what became of one transaction.

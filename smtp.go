@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -1613,7 +1614,17 @@ func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain 
 		}
 		return nil, err
 	}
-	if s.wire, err = smtpclient.Open(ctx, conn, cfg); err != nil {
+	s.wire, err = smtpclient.Open(ctx, conn, cfg)
+	told := false
+	defer func() {
+		if !told && s.wire != nil { // a hook panicked
+			s.wire.Close()
+		}
+	}()
+	if !clear && ctx.Err() == nil {
+		r.reportTLS(s, c, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	s.opened()
@@ -1624,19 +1635,67 @@ func (e *smtpEngine) connectTo(ctx context.Context, w *way, c *candidate, chain 
 		}
 	}
 	if t := r.Trace; t != nil && t.Opened != nil {
-		told := false
-		defer func() {
-			if !told { // the hook panicked
-				s.wire.Close()
-			}
-		}()
 		t.Opened(s.copyInfo())
-		told = true
 	}
+	told = true
 	e.mu.Lock()
 	e.open[s] = struct{}{}
 	e.mu.Unlock()
 	return s, nil
+}
+
+// reportTLS tells what came of TLS with a host.
+func (r *Runtime) reportTLS(s *smtpSession, c *candidate, err error) {
+	t := r.Trace
+	if t == nil || t.TLSReport == nil || c.tls.rule.Mode == tlspolicy.Disabled {
+		return
+	}
+	report := c.tls.report
+	report.Host, report.Address = c.host, c.address()
+	if err != nil {
+		failed, ok := errors.AsType[*smtpclient.OpenError](err)
+		if !ok || failed.Stage == smtpclient.StageBanner || failed.Stage == smtpclient.StageAuth || failed.Stage == smtpclient.StageEHLO && !failed.UnderTLS {
+			return // it did not come to TLS, or went beyond it
+		}
+		report.Failure, report.Err = tlsFailure(err), err
+	} else {
+		info := s.wire.Info()
+		report.Source, report.Sent = info.LocalAddr, true
+		switch {
+		case info.TLS == nil:
+			report.Failure, report.Err = "starttls-not-supported", errors.New("the peer does not offer STARTTLS")
+		case info.Doubt != nil:
+			report.Failure, report.Err = tlsFailure(info.Doubt), info.Doubt
+		}
+	}
+	t.TLSReport(s.info.ReadyName, report)
+}
+
+// tlsFailure is a failure as RFC 8460 section 4.3 names it.
+func tlsFailure(err error) string {
+	if named, ok := errors.AsType[interface {
+		error
+		FailureType() string
+	}](err); ok {
+		return named.FailureType()
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		if invalid.Reason == x509.Expired {
+			return "certificate-expired"
+		}
+		return "certificate-not-trusted"
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "certificate-not-trusted"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "certificate-host-mismatch"
+	}
+	failed, ok := errors.AsType[*smtpclient.OpenError](err)
+	if errors.Is(err, smtpclient.ErrNoSTARTTLS) || ok && failed.Stage == smtpclient.StageStartTLS && failed.Reply != nil {
+		return "starttls-not-supported"
+	}
+	return "validation-failure"
 }
 
 // dial connects to a candidate within connect_timeout, through the source's proxy if it has one. It returns

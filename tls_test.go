@@ -69,7 +69,9 @@ func TestEnableTLS(t *testing.T) {
 	authority, another := smtptest.CA(t), smtptest.CA(t)
 	good := &tls.Config{Certificates: []tls.Certificate{authority.Certificate(t, "peer.test")}}
 	bad := &tls.Config{Certificates: []tls.Certificate{another.Certificate(t, "peer.test")}}
-	all := func(cell string) map[string]string { return map[string]string{"": cell, remember: cell, reconnect: cell} }
+	all := func(cell string) map[string]string {
+		return map[string]string{"": cell, remember: cell, reconnect: cell}
+	}
 	forgiving := map[string]string{"": fails, remember: once, reconnect: clear}
 	spoilt := map[string]map[string]string{"Opportunistic": forgiving, "OpportunisticInsecure": all(clear),
 		"Required": all(fails), "RequiredInsecure": all(fails), "Disabled": all(clear)}

@@ -266,16 +266,19 @@ func (s *Session) tlsConfig() *tls.Config {
 			s.verified = err == nil
 			return err
 		}
-		s.verified = len(state.VerifiedChains) > 0 || verifies(c, &state)
+		if len(state.VerifiedChains) == 0 {
+			s.doubt = verify(c, &state)
+		}
+		s.verified = s.doubt == nil
 		return nil
 	}
 	return c
 }
 
-// verifies judges a certificate that any would have done for.
-func verifies(c *tls.Config, state *tls.ConnectionState) bool {
+// verify judges a certificate that any would have done for.
+func verify(c *tls.Config, state *tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 || c.ServerName == "" {
-		return false
+		return errors.New("there is no certificate, or no name to look for in it")
 	}
 	opts := x509.VerifyOptions{Roots: c.RootCAs, DNSName: c.ServerName, Intermediates: x509.NewCertPool()}
 	if c.Time != nil {
@@ -285,7 +288,7 @@ func verifies(c *tls.Config, state *tls.ConnectionState) bool {
 		opts.Intermediates.AddCert(cert)
 	}
 	_, err := state.PeerCertificates[0].Verify(opts)
-	return err == nil
+	return err
 }
 
 // tlsName is a host as it stands in certificates: without brackets, without the root's dot, in lower

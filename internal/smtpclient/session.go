@@ -21,6 +21,7 @@ type Session struct {
 	timeouts Timeouts
 	peer     *Peer
 	verified bool
+	doubt    error // why it is not
 	// What the peer offers, and what of it is used. They do not change once the session is open.
 	ext       extensions
 	tls       *tls.ConnectionState
@@ -78,6 +79,8 @@ type Info struct {
 	// Verified: the peer's certificate was good and held its name. It is true under the insecure policies
 	// too where it would have been.
 	Verified bool
+	// Doubt is why it was not.
+	Doubt error
 	// LocalAddr and RemoteAddr are the ends of the connection, "192.0.2.1:25".
 	LocalAddr, RemoteAddr string
 	// PipeliningUsed: the commands of a transaction go out in one group.
@@ -96,6 +99,7 @@ func (s *Session) Info() Info {
 		Extensions:     maps.Clone(s.ext),
 		TLS:            s.tls,
 		Verified:       s.verified,
+		Doubt:          s.doubt,
 		LocalAddr:      addrText(s.raw.LocalAddr()),
 		RemoteAddr:     addrText(s.raw.RemoteAddr()),
 		PipeliningUsed: s.pipelined,
