@@ -1,0 +1,278 @@
+package mtasts
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/mtadelivery/delivery/internal/resolver"
+)
+
+const (
+	// A record is not asked for more often than minCheck, whatever its TTL, and not less often than
+	// maxCheck while there is mail.
+	minCheck = time.Minute
+	maxCheck = time.Hour
+	// grace is how long after a check was due its outcome is not waited for. A domain that gets mail all
+	// the time then never makes it wait, and one that gets mail once a day is not judged by the policy
+	// of yesterday.
+	grace = time.Hour
+	// retry is how long the same policy is not asked for again after a failure (RFC 8461 section 3.3).
+	retry = 5 * time.Minute
+	// refresh is the age at which a policy is fetched again, unless half of its life passes earlier (RFC
+	// 8461 section 3.3 suggests once a day).
+	refresh     = 24 * time.Hour
+	minLifetime = time.Minute
+)
+
+// known is what is known of a domain. It is a value: a flight works on a copy.
+type known struct {
+	held   held
+	loaded bool // the store was asked
+
+	// The last fetch that failed, if it was later than the one of held.
+	failedID string
+	failure  error
+	retryAt  time.Time
+
+	result  Result
+	checkAt time.Time // until then result is as good as new
+	waitAt  time.Time // from then on result is not given any more before a check
+}
+
+// conclude sets the result: held as long as it lives, else why there is no policy. The next check is due at
+// next.
+func (k *known) conclude(status Status, err error, now, next time.Time) {
+	k.checkAt = later(next, now.Add(minCheck))
+	k.waitAt = k.checkAt
+	if status == FetchFailed || k.held.alive(now) {
+		k.waitAt = k.checkAt.Add(grace)
+	}
+	if !k.held.alive(now) {
+		k.result = Result{Status: status, Err: err}
+		if status == NoRecord {
+			k.result.Err = nil // it is what most domains have
+		}
+		return
+	}
+	if status < Fetched {
+		status = Kept
+	}
+	k.checkAt = earlier(k.checkAt, k.held.expires)
+	k.waitAt = earlier(k.waitAt, k.held.expires)
+	k.result = Result{
+		Status: status, Err: err,
+		Policy: k.held.policy, ID: k.held.id, Fetched: k.held.fetched, Expires: k.held.expires,
+	}
+}
+
+// undecided is the result if nothing new could be found out.
+func (k known) undecided(domain string, now time.Time, err error) Result {
+	if !k.held.alive(now) {
+		return Result{Err: err}
+	}
+	k.conclude(Kept, &Error{Domain: domain, Err: err}, now, now)
+	return k.result
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// flight is a check of one domain that is under way, for all who wait for it. Its context is its own: what
+// it finds out is of use to the next caller even if those of now have left. Its limits end it.
+type flight struct {
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	result Result // written before done is closed
+}
+
+// launch begins a flight. The lock is held.
+func (c *Cache) launch(domain string, k known) *flight {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	f := &flight{cancel: cancel, done: make(chan struct{})}
+	if c.flights == nil {
+		c.flights = make(map[string]*flight)
+		c.turns = make(chan struct{}, c.capacity())
+	}
+	c.flights[domain] = f
+	go func() {
+		defer cancel(nil)
+		result, certain := c.check(ctx, domain, &k)
+		c.land(domain, f, k, result, certain)
+	}()
+	return f
+}
+
+// land makes what a flight found out known, and ends it, in one step: nobody who asks meanwhile begins
+// another.
+func (c *Cache) land(domain string, f *flight, k known, result Result, certain bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if certain {
+		c.memory.put(domain, k, c.size())
+	}
+	f.result = result
+	close(f.done)
+	delete(c.flights, domain)
+	if c.landed != nil && len(c.flights) == 0 {
+		close(c.landed)
+	}
+}
+
+// check finds out what is to be known of a domain now. It returns the result for those who wait for it, and
+// whether k is worth remembering.
+func (c *Cache) check(ctx context.Context, domain string, k *known) (result Result, certain bool) {
+	c.load(ctx, domain, k)
+	id, ttl, status, err := c.record(ctx, domain)
+	if ctx.Err() != nil {
+		return k.undecided(domain, time.Now(), context.Cause(ctx)), false
+	}
+	now := time.Now()
+	next := now.Add(min(ttl, maxCheck))
+	switch {
+	case status != Cached:
+		k.conclude(status, err, now, next)
+	case id == k.held.id && now.Before(k.held.refreshAt()):
+		k.conclude(Cached, nil, now, earlier(next, k.held.refreshAt()))
+	case id == k.failedID && now.Before(k.retryAt):
+		k.conclude(FetchFailed, k.failure, now, earlier(next, k.retryAt))
+	default:
+		return c.renew(ctx, domain, id, next, k)
+	}
+	return k.result, true
+}
+
+// refreshAt is when a policy is to be fetched again though its id is the same. That of no policy has passed.
+func (h held) refreshAt() time.Time {
+	return h.fetched.Add(min(refresh, h.expires.Sub(h.fetched)/2))
+}
+
+var errNoRecord = errors.New("there is no MTA-STS record")
+
+// record returns the id that the domain's TXT record has, with the status Cached; or else the status that
+// the domain has without a policy, and the reason.
+func (c *Cache) record(ctx context.Context, domain string) (id string, ttl time.Duration, status Status, err error) {
+	answer := c.lookup(ctx, "_mta-sts."+domain)
+	switch answer.Result {
+	case resolver.Records:
+		id, found, err := ParseRecord(answer.TXT)
+		switch {
+		case err != nil:
+			return "", answer.TTL, InvalidRecord, &Error{Domain: domain, Err: err}
+		case found:
+			return id, answer.TTL, Cached, nil
+		}
+		return "", answer.TTL, NoRecord, &Error{Domain: domain, Err: errNoRecord}
+	case resolver.NoData, resolver.NXDomain:
+		return "", answer.TTL, NoRecord, &Error{Domain: domain, Err: errNoRecord}
+	}
+	err = answer.Err
+	if err == nil {
+		err = errors.New(answer.Result.String())
+	}
+	return "", 0, LookupFailed, &Error{Domain: domain, Err: err}
+}
+
+// renew fetches the policy that the record with this id speaks of.
+func (c *Cache) renew(ctx context.Context, domain, id string, next time.Time, k *known) (Result, bool) {
+	err := c.turn(ctx)
+	if err != nil {
+		return k.undecided(domain, time.Now(), err), false
+	}
+	policy, body, err := c.fetch(ctx, domain)
+	<-c.turns
+	if ctx.Err() != nil {
+		return k.undecided(domain, time.Now(), context.Cause(ctx)), false
+	}
+	now := time.Now()
+	if err != nil {
+		c.unfetched(domain, id, err, k.held.alive(now) && k.held.policy.Mode != None)
+		k.failedID, k.failure, k.retryAt = id, err, now.Add(retry)
+		k.conclude(FetchFailed, err, now, earlier(next, k.retryAt))
+		return k.result, true
+	}
+	k.failedID, k.failure, k.retryAt = "", nil, time.Time{}
+	k.held = held{id, policy, now, now.Add(lifetime(policy))}
+	k.loaded = true // what the store may have is older
+	c.save(ctx, domain, body, k.held)
+	k.conclude(Cached, nil, now, earlier(next, k.held.refreshAt()))
+	result := k.result
+	result.Status = Fetched
+	return result, true
+}
+
+// turn waits for one of the fetches that are allowed at the same time; the caller gives it back.
+func (c *Cache) turn(ctx context.Context) error {
+	limit := time.NewTimer(c.timeout())
+	defer limit.Stop()
+	select {
+	case c.turns <- struct{}{}:
+		return nil
+	case <-limit.C:
+		return ErrBusy
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// unfetched tells of a fetch that failed. RFC 8461 section 3.3 wants administrators to know where it was to
+// replace a policy that asks for something: that one will end.
+func (c *Cache) unfetched(domain, id string, err error, replaces bool) {
+	level := slog.LevelInfo
+	if replaces {
+		level = slog.LevelWarn
+	}
+	c.log(level, "MTA-STS policy not fetched", domain, err, slog.String("id", id))
+}
+
+// load fills k from the store, once.
+func (c *Cache) load(ctx context.Context, domain string, k *known) {
+	if c.Store == nil || k.loaded {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	entry, err := c.Store.Load(ctx, domain)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		k.loaded = true
+		return
+	case err != nil: // asked again at the next check
+		c.log(slog.LevelError, "MTA-STS policy not loaded", domain, err)
+		return
+	}
+	k.loaded = true
+	h, err := entry.read(time.Now())
+	if err != nil {
+		c.log(slog.LevelError, "stored MTA-STS policy refused", domain, err)
+		return
+	}
+	k.held = h
+}
+
+// save gives a policy that was fetched to the store, before it is made known: the store then has it before
+// the next one for this domain can come.
+func (c *Cache) save(ctx context.Context, domain string, body []byte, h held) {
+	if c.Store == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	// Without the monotonic clock, which means nothing to another process.
+	entry := Entry{ID: h.id, Policy: body, Fetched: h.fetched.Round(0), Expires: h.expires.Round(0)}
+	if err := c.Store.Save(ctx, domain, entry); err != nil {
+		c.log(slog.LevelError, "MTA-STS policy not saved", domain, err)
+	}
+}
