@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"path"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/mtasts"
 	"github.com/mtadelivery/delivery/internal/resolver"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
 	"github.com/mtadelivery/delivery/internal/tlspolicy"
@@ -289,11 +291,12 @@ type route struct {
 	site   string
 	hosts  [][]target // by preference, best first
 	list   bool       // an mx_list: its order is kept
-	domain string     // whose mail exchangers these are; empty: nobody's, or its own
+	mx     bool       // they are mail exchangers, by their records
+	domain string     // whose mail it is; empty: of an mx_list or an address
 	port   uint16     // of a routing domain; 0: not given
 	// secure: DNSSEC vouches for the choice of the hosts, or the operator says that it is as good.
 	secure bool
-	sts    stsPolicy // of the domain
+	sts    *mtasts.Result // of the domain; nil: it was not looked for
 }
 
 // PlanError is the failure to find a way for a queue: it meets every message under the ready name.
@@ -376,13 +379,13 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 		return &route{site: joinPort(domain.addr.String(), port), hosts: [][]target{{domain}}}, nil
 	}
 	answer := dns.Lookup(ctx, domain.name, DNSTypeMX)
-	r := &route{port: port, secure: answer.Secure}
+	r := &route{domain: domain.name, port: port, secure: answer.Secure}
 	switch answer.Result {
 	case DNSRecords:
 		if len(answer.MX) == 1 && answer.MX[0].Host == "." {
 			return nil, errNullMX
 		}
-		r.domain, r.hosts = domain.name, byPreference(answer.MX, port)
+		r.mx, r.hosts = true, byPreference(answer.MX, port)
 	case DNSNoData: // the implicit MX
 		r.hosts = [][]target{{{name: domain.name, port: port}}}
 	case DNSNXDomain:
@@ -590,7 +593,115 @@ func (r *Runtime) routeOf(ctx context.Context, dns Resolver, a *attempt) (*route
 	if len(to.hosts) == 0 {
 		return nil, errLoop
 	}
+	if to.mx && !r.MTASTS.Off && a.msg.demand() != waivesTLS {
+		if err := r.obey(ctx, to); err != nil {
+			return nil, unresolved(a.queue, err)
+		}
+	}
 	return to, nil
+}
+
+// obey finds the MTA-STS policy of a route's domain, and leaves the hosts out that it forbids (RFC 8461 section
+// 4.1).
+func (r *Runtime) obey(ctx context.Context, to *route) error {
+	found := r.state.policies.Get(ctx, to.domain)
+	if found.Status == mtasts.Unknown {
+		return fmt.Errorf("MTA-STS: %w", found.Err)
+	}
+	to.sts = &found
+	if found.Policy.Mode != mtasts.Enforce {
+		return nil
+	}
+	to.prune(found.Policy.Matches)
+	if len(to.hosts) == 0 {
+		return fmt.Errorf("the MTA-STS policy of %s names none of its mail exchangers", to.domain)
+	}
+	return nil
+}
+
+// lookForPolicies lends the cache of MTA-STS policies what it needs.
+func (r *Runtime) lookForPolicies(c *mtasts.Cache) {
+	c.RootCAs, c.Logger, c.DialContext = r.RootCAs, r.logger(), r.dialPolicyHost
+	c.Lookup = func(ctx context.Context, name string) resolver.Answer {
+		return r.lookup(ctx, name, resolver.TypeTXT)
+	}
+	if r.MTASTS.Store != nil {
+		c.Store = policyStore{r.MTASTS.Store}
+	}
+}
+
+// lookup asks the runtime's resolver for an engine.
+func (r *Runtime) lookup(ctx context.Context, name string, t resolver.Type) resolver.Answer {
+	return engineAnswer(r.state.resolver.Lookup(ctx, name, DNSType(t)))
+}
+
+// engineAnswer is an answer as an engine reads it, but for the names of mail exchangers.
+func engineAnswer(a DNSAnswer) resolver.Answer {
+	answer := resolver.Answer{
+		Secure: a.Secure, Name: a.Name, TTL: a.TTL, Addrs: a.Addrs, TXT: a.TXT, CNAME: a.CNAME, Err: a.Err}
+	switch a.Result {
+	case DNSRecords:
+		answer.Result = resolver.Records
+	case DNSNoData:
+		answer.Result = resolver.NoData
+	case DNSNXDomain:
+		answer.Result = resolver.NXDomain
+	case DNSBogus:
+		answer.Result = resolver.Bogus
+	}
+	for _, record := range a.TLSA {
+		answer.TLSA = append(answer.TLSA, resolver.TLSA(record))
+	}
+	return answer
+}
+
+// dialPolicyHost connects to the host of a policy at an address that may be connected to.
+func (r *Runtime) dialPolicyHost(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	at := lookupAddrs(ctx, r.state.resolver, host, "")
+	if at.err != nil {
+		return nil, at.err
+	}
+	prohibited := r.MTASTS.ProhibitedHosts
+	if prohibited == nil {
+		prohibited = prohibitedByDefault
+	}
+	var failures []error
+	for _, ip := range at.addrs[:min(len(at.addrs), maxPolicyAddrs)] {
+		if ip = ip.Unmap().WithZone(""); covers(prohibited, ip) {
+			failures = append(failures, fmt.Errorf("%s (%s) is prohibited", host, ip))
+			continue
+		}
+		conn, err := r.socket(ctx, DialRequest{Network: network, Address: net.JoinHostPort(ip.String(), port), Host: host})
+		if err == nil {
+			return conn, nil
+		}
+		failures = append(failures, err)
+	}
+	return nil, errors.Join(failures...)
+}
+
+// maxPolicyAddrs bounds how many addresses of a policy host are tried.
+const maxPolicyAddrs = 8
+
+// prohibitedByDefault are loopback and unspecified addresses.
+var prohibitedByDefault = []netip.Prefix{
+	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"),
+	netip.MustParsePrefix("0.0.0.0/32"), netip.MustParsePrefix("::/128")}
+
+// policyStore lends a host's store to the cache.
+type policyStore struct{ PolicyStore }
+
+func (s policyStore) Load(ctx context.Context, domain string) (mtasts.Entry, error) {
+	entry, err := s.PolicyStore.Load(ctx, domain)
+	return mtasts.Entry(entry), err
+}
+
+func (s policyStore) Save(ctx context.Context, domain string, entry mtasts.Entry) error {
+	return s.PolicyStore.Save(ctx, domain, PolicyEntry(entry))
 }
 
 // isOwn tells whether an address is this host's.
@@ -598,15 +709,16 @@ func (r *Runtime) isOwn(ip netip.Addr) bool {
 	return slices.ContainsFunc(r.OwnAddresses, func(own netip.Addr) bool { return own.Unmap().WithZone("") == ip })
 }
 
-// stsPolicy is what the MTA-STS policy of a domain says.
-type stsPolicy struct {
-	mode tlspolicy.STS
-	word string
-	err  error
+// until is until when a route may be used, if what the DNS said of it may be until then. Policies are looked at
+// again before long: one may have come, or gone.
+func (r *route) until(expires time.Time) time.Time {
+	if again := time.Now().Add(policyLookedAtWithin); r.sts != nil && again.Before(expires) {
+		return again
+	}
+	return expires
 }
 
-// until is until when a route may be used.
-func (p *stsPolicy) until(expires time.Time) time.Time { return expires }
+const policyLookedAtWithin = 5 * time.Minute
 
 // hostTLS is what a host has to offer of TLS, and what its certificate is held against.
 type hostTLS struct {
@@ -617,17 +729,46 @@ type hostTLS struct {
 
 // tlsOf decides what a host has to offer of TLS.
 func (p *planner) tlsOf(ctx context.Context, r *route, t target, port uint16, at *hostAddrs) *hostTLS {
-	h := &hostTLS{}
-	named := r.list || t.addr.IsValid()
-	h.rule = tlspolicy.Decide(tlspolicy.Facts{
+	h := &hostTLS{report: TLSReport{PolicyType: "no-policy-found", Domain: r.domain, PolicyDomain: r.domain, Host: t.name}}
+	facts := tlspolicy.Facts{
 		Configured: enableTLS[p.path.EnableTLS],
+		STS:        p.heed(r, h),
 		RequireTLS: p.wants == demandsTLS,
 		Optional:   p.wants == waivesTLS,
-		Vouched:    r.secure || named,
-	})
+		Vouched:    r.secure || r.list || t.addr.IsValid(),
+	}
+	h.rule = tlspolicy.Decide(facts)
 	h.public.Mode, h.public.By = h.rule.Mode.String(), string(h.rule.By)
-	h.report.PolicyType, h.report.Domain, h.report.PolicyDomain = "no-policy-found", r.domain, r.domain
 	return h
+}
+
+// heed tells what the policy of the domain asks for.
+func (p *planner) heed(r *route, h *hostTLS) tlspolicy.STS {
+	if r.sts == nil || p.path.EnableMTASTS == Off {
+		return tlspolicy.NoSTS
+	}
+	h.public.Err = r.sts.Err
+	mode := tlspolicy.NoSTS
+	switch r.sts.Status {
+	case mtasts.Fetched, mtasts.Cached, mtasts.Kept:
+	default:
+		return mode
+	}
+	policy := &r.sts.Policy
+	h.public.MTASTS = policy.Mode.String()
+	switch policy.Mode {
+	case mtasts.None:
+		return mode
+	case mtasts.Testing:
+		mode = tlspolicy.Testing
+		if !policy.Matches(h.report.Host) { // who enforced it would not go there
+			h.report.Failure, h.report.Err = "validation-failure", fmt.Errorf("the MTA-STS policy of %s does not name the host", r.domain)
+		}
+	case mtasts.Enforce:
+		mode = tlspolicy.Enforce
+	}
+	h.report.PolicyType, h.report.Policy = "sts", strings.Split(strings.TrimSpace(policy.String()), "\r\n")
+	return mode
 }
 
 var enableTLS = map[string]tlspolicy.Mode{

@@ -157,6 +157,7 @@ import (
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/egress"
 	"github.com/mtadelivery/delivery/internal/kumo"
+	"github.com/mtadelivery/delivery/internal/mtasts"
 	"github.com/mtadelivery/delivery/internal/ready"
 	"github.com/mtadelivery/delivery/internal/sessions"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
@@ -1034,9 +1035,40 @@ type Runtime struct {
 	state runtimeState
 }
 
-// MTASTS says how the MTA-STS policies of domains are looked for.
+// MTASTS says how the MTA-STS policies of domains are looked for (RFC 8461). The zero value looks for them as
+// KumoMTA does: for each domain that has MX records, whether or not the egress path has enable_mta_sts. The first
+// message to a domain with a policy waits until that is fetched, no longer than 20 s; later it is kept as long as it
+// says, asked for again ahead of its end, and never given up because a new one cannot be had.
 type MTASTS struct {
+	// Off: no policy is looked for.
+	Off bool
+	// Store keeps policies over a restart; nil: they are kept in memory.
+	Store PolicyStore
+	// ProhibitedHosts are networks that no policy is fetched from. Nil: loopback and unspecified addresses;
+	// empty: none.
+	ProhibitedHosts []netip.Prefix
 }
+
+// PolicyStore keeps MTA-STS policies over a restart. Its methods are called concurrently, for one domain one after
+// the other, and should end when ctx does. A store that fails is logged, and mail goes on without it. What is
+// loaded is checked again.
+type PolicyStore interface {
+	// Load returns what was saved last for a domain, or an error that is or wraps [ErrNoPolicy].
+	Load(ctx context.Context, domain string) (PolicyEntry, error)
+	// Save keeps an entry in place of what was there. Nothing is deleted: an entry may go when it has expired.
+	Save(ctx context.Context, domain string, entry PolicyEntry) error
+}
+
+// PolicyEntry is an MTA-STS policy as it was fetched.
+type PolicyEntry struct {
+	ID      string    // of the TXT record that led to it
+	Policy  []byte    // its text
+	Fetched time.Time // when that was fetched
+	Expires time.Time // when it ends
+}
+
+// ErrNoPolicy is the error of a [PolicyStore] that has no policy of a domain.
+var ErrNoPolicy = mtasts.ErrNotFound
 
 // DialRequest is what [Runtime.Dial] is asked for.
 type DialRequest struct {
@@ -1226,6 +1258,7 @@ type runtimeState struct {
 	names     ready.Book
 	rates     sessions.Rates
 	brokenTLS tlspolicy.Broken
+	policies  mtasts.Cache
 	smtp      sessions.Pool[*smtpSession]
 	peers     smtpclient.Peers
 	lua       sessions.Pool[*luaSession]
@@ -1256,6 +1289,7 @@ func (r *Runtime) ready() *runtimeState {
 		if r.HTTP == nil {
 			s.http = ownTransport(r.RootCAs)
 		}
+		r.lookForPolicies(&s.policies)
 	})
 	return &r.state
 }
@@ -1403,7 +1437,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 	s.begin()
 
 	stop := context.AfterFunc(ctx, s.kill)
-	var errs [3]error
+	var errs [4]error
 	var pools sync.WaitGroup
 	pools.Go(func() { errs[0] = s.smtp.Close(ctx) })
 	pools.Go(func() { errs[1] = s.lua.Close(ctx) })
@@ -1413,6 +1447,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 		errs[2] = context.Cause(ctx) // it cut what was under way
 	}
 	s.kill()
+	errs[3] = s.policies.Close(ctx)
 	if s.own != nil {
 		s.own.Close()
 	}

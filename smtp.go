@@ -27,6 +27,7 @@ import (
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/egress"
+	"github.com/mtadelivery/delivery/internal/mtasts"
 	"github.com/mtadelivery/delivery/internal/proxy"
 	"github.com/mtadelivery/delivery/internal/ready"
 	"github.com/mtadelivery/delivery/internal/sessions"
@@ -991,6 +992,7 @@ func (e *smtpEngine) resolve(ctx context.Context, a *attempt, asked string, sour
 		return w, keep, unresolved(a.queue, err)
 	}
 	r.limit(w)
+	r.reportPolicy(w.ready, to)
 	p := planner{dns: dns, path: &w.path.config, source: &source.config, self: r.isOwn, wants: a.msg.demand()}
 	if w.plan, failed = p.plan(ctx, to); failed != nil {
 		return w, keep, failed
@@ -1000,7 +1002,7 @@ func (e *smtpEngine) resolve(ctx context.Context, a *attempt, asked string, sour
 	}
 	w.keys = keysOf(w.plan)
 	w.request.Expect = r.expect(w)
-	return w, to.sts.until(dns.expires), nil
+	return w, to.until(dns.expires), nil
 }
 
 // shuffled is the way with those of its candidates that are equal in random order.
@@ -1651,7 +1653,7 @@ func (r *Runtime) reportTLS(s *smtpSession, c *candidate, err error) {
 		return
 	}
 	report := c.tls.report
-	report.Host, report.Address = c.host, c.address()
+	report.Address = c.address()
 	if err != nil {
 		failed, ok := errors.AsType[*smtpclient.OpenError](err)
 		if !ok || failed.Stage == smtpclient.StageBanner || failed.Stage == smtpclient.StageAuth || failed.Stage == smtpclient.StageEHLO && !failed.UnderTLS {
@@ -1669,6 +1671,14 @@ func (r *Runtime) reportTLS(s *smtpSession, c *candidate, err error) {
 		}
 	}
 	t.TLSReport(s.info.ReadyName, report)
+}
+
+// reportPolicy tells if the MTA-STS policy of a domain could not be had.
+func (r *Runtime) reportPolicy(readyName string, to *route) {
+	if t := r.Trace; t != nil && t.TLSReport != nil && to.sts != nil && to.sts.Failure() != mtasts.NoFailure {
+		t.TLSReport(readyName, TLSReport{Domain: to.domain, PolicyType: "sts", PolicyDomain: to.domain,
+			Failure: to.sts.Failure().String(), Err: to.sts.Err})
+	}
 }
 
 // tlsFailure is a failure as RFC 8460 section 4.3 names it.

@@ -76,7 +76,7 @@ func TestAWayServesAsLongAsItHolds(t *testing.T) {
 			"mx.example.test AAAA": lasting(DNSAnswer{Result: DNSNoData}, ttl[2]),
 		}}
 		rt := newRuntime(t)
-		rt.Resolver, rt.Egress = r, r
+		rt.Resolver, rt.Egress, rt.MTASTS.Off = r, r, true
 		return rt, r, protocolOf(t, rt, `{}`)
 	}
 	const hour, second = time.Hour, time.Second
@@ -147,7 +147,7 @@ func TestAKnownWayIsStillByTurnsAndByChance(t *testing.T) {
 		r.zone[host+" AAAA"] = lasting(DNSAnswer{Result: DNSNoData}, time.Hour)
 	}
 	rt := newRuntime(t)
-	rt.Resolver, rt.Egress = r, r
+	rt.Resolver, rt.Egress, rt.MTASTS.Off = r, r, true
 	var dialed []string
 	rt.Dial = func(_ context.Context, to DialRequest) (net.Conn, error) {
 		dialed = append(dialed, to.Host)
