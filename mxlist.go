@@ -3,6 +3,7 @@ package delivery
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mtadelivery/delivery/internal/address"
+	"github.com/mtadelivery/delivery/internal/dane"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/mtasts"
 	"github.com/mtadelivery/delivery/internal/resolver"
@@ -294,6 +296,8 @@ type route struct {
 	mx     bool       // they are mail exchangers, by their records
 	domain string     // whose mail it is; empty: of an mx_list or an address
 	port   uint16     // of a routing domain; 0: not given
+	// expanded is the domain's name at the end of its CNAMEs.
+	expanded string
 	// secure: DNSSEC vouches for the choice of the hosts, or the operator says that it is as good.
 	secure bool
 	sts    *mtasts.Result // of the domain; nil: it was not looked for
@@ -379,7 +383,7 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 		return &route{site: joinPort(domain.addr.String(), port), hosts: [][]target{{domain}}}, nil
 	}
 	answer := dns.Lookup(ctx, domain.name, DNSTypeMX)
-	r := &route{domain: domain.name, port: port, secure: answer.Secure}
+	r := &route{domain: domain.name, expanded: answer.Name, port: port, secure: answer.Secure}
 	switch answer.Result {
 	case DNSRecords:
 		if len(answer.MX) == 1 && answer.MX[0].Host == "." {
@@ -724,7 +728,8 @@ const policyLookedAtWithin = 5 * time.Minute
 type hostTLS struct {
 	rule   tlspolicy.Rule
 	public TLSPolicy
-	report TLSReport // as far as it is known before there is a connection
+	dane   *dane.Policy // nil: nobody looked for one
+	report TLSReport    // as far as it is known before there is a connection
 }
 
 // tlsOf decides what a host has to offer of TLS.
@@ -733,6 +738,7 @@ func (p *planner) tlsOf(ctx context.Context, r *route, t target, port uint16, at
 	facts := tlspolicy.Facts{
 		Configured: enableTLS[p.path.EnableTLS],
 		STS:        p.heed(r, h),
+		DANE:       p.dane(ctx, r, h, port, at),
 		RequireTLS: p.wants == demandsTLS,
 		Optional:   p.wants == waivesTLS,
 		Vouched:    r.secure || r.list || t.addr.IsValid(),
@@ -771,6 +777,37 @@ func (p *planner) heed(r *route, h *hostTLS) tlspolicy.STS {
 	return mode
 }
 
+// dane tells what the TLSA records of a host ask for.
+func (p *planner) dane(ctx context.Context, r *route, h *hostTLS, port uint16, at *hostAddrs) tlspolicy.DANE {
+	if !p.path.EnableDANE || p.wants == waivesTLS || at == nil {
+		return tlspolicy.NotAsked
+	}
+	host := dane.Host{Name: h.report.Host, Port: port, Secure: r.secure, NextHop: r.domain, NextHopExpanded: r.expanded}
+	for _, a := range at.answers {
+		host.Addresses = append(host.Addresses, engineAnswer(a))
+	}
+	policy := dane.Find(ctx, func(ctx context.Context, name string, t resolver.Type) resolver.Answer {
+		return engineAnswer(p.dns.Lookup(ctx, name, DNSType(t)))
+	}, host)
+	h.dane, h.public.DANE = &policy, policy.Status.String()
+	if policy.Status.Silent() {
+		return tlspolicy.None
+	}
+	h.report.PolicyType, h.report.PolicyDomain = "tlsa", cmp.Or(policy.Base, h.report.Host)
+	h.report.Policy, h.report.Failure, h.report.Err = nil, policy.FailureType(), policy.Err
+	for _, record := range policy.Records {
+		h.report.Policy = append(h.report.Policy, fmt.Sprintf("%d %d %d %x", record.Usage, record.Selector, record.MatchingType, record.Data))
+	}
+	switch policy.Status {
+	case dane.OK:
+		return tlspolicy.Usable
+	case dane.Unusable:
+		return tlspolicy.Unusable
+	}
+	h.public.Err = policy.Err
+	return tlspolicy.Unknown
+}
+
 var enableTLS = map[string]tlspolicy.Mode{
 	"Opportunistic":         tlspolicy.Opportunistic,
 	"OpportunisticInsecure": tlspolicy.OpportunisticInsecure,
@@ -780,7 +817,13 @@ var enableTLS = map[string]tlspolicy.Mode{
 }
 
 // key tells connections apart by what they had to offer when they were opened.
-func (h *hostTLS) key() string { return h.public.Mode + " " + h.public.By }
+func (h *hostTLS) key() string {
+	key := h.public.Mode + " " + h.public.By
+	if h.rule.Records {
+		key += " " + strings.Join(h.report.Policy, ",")
+	}
+	return key
+}
 
 // opportunistic tells whether the host may get mail in clear although it offers TLS.
 func (h *hostTLS) opportunistic() bool {
@@ -789,7 +832,17 @@ func (h *hostTLS) opportunistic() bool {
 
 // secure tells a client what to hold the certificate against, and returns its name.
 func (h *hostTLS) secure(cfg *smtpclient.Config) (by string) {
-	if h.rule.By == tlspolicy.BySTS && h.rule.Mode == tlspolicy.Required {
+	if h.dane != nil && h.dane.Base != "" {
+		cfg.TLSConfig.ServerName = h.dane.Base // RFC 7672 section 8.1
+	}
+	switch {
+	case h.rule.Records:
+		cfg.VerifyTLS = func(state tls.ConnectionState) error {
+			_, err := h.dane.Verify(state.PeerCertificates, time.Now())
+			return err
+		}
+		return "dane"
+	case h.rule.By == tlspolicy.BySTS && h.rule.Mode == tlspolicy.Required:
 		return "mta-sts"
 	}
 	return "pkix"
@@ -856,7 +909,7 @@ func (p *planner) resolve(ctx context.Context, r *route, group []target, equals,
 			addresses = append(addresses, candidate{host: t.name, unix: t.unix, tls: p.tlsOf(ctx, r, t, port, nil)})
 			continue
 		}
-		at := &hostAddrs{addrs: []netip.Addr{t.addr}, secure: t.secure, name: t.name}
+		at := &hostAddrs{addrs: []netip.Addr{t.addr}, answers: []DNSAnswer{{Result: DNSRecords, Secure: t.secure, Name: t.name}}}
 		if !t.addr.IsValid() {
 			at = lookupAddrs(ctx, p.dns, t.name, p.path.IPLookupStrategy)
 		}
@@ -984,11 +1037,9 @@ func covers(prefixes []netip.Prefix, ip netip.Addr) bool {
 
 // hostAddrs is what the DNS says of the addresses of a host.
 type hostAddrs struct {
-	addrs []netip.Addr
-	// secure: all that they follow from was validated with DNSSEC.
-	secure bool
-	name   string // at the end of a chain of CNAMEs
-	err    error  // instead of addresses
+	addrs   []netip.Addr
+	answers []DNSAnswer // that they come from
+	err     error       // instead of addresses
 }
 
 // lookupAddrs resolves a host name as ip_lookup_strategy says: all A before all AAAA, unless the
@@ -1021,13 +1072,7 @@ func lookupAddrs(ctx context.Context, dns Resolver, host, strategy string) *host
 		ask4()
 		second.Wait()
 	}
-	at := &hostAddrs{secure: true, name: host}
-	for _, a := range []*DNSAnswer{&v4, &v6} {
-		if len(a.Addrs) > 0 {
-			at.addrs = append(at.addrs, a.Addrs...)
-			at.secure, at.name = at.secure && a.Secure, cmp.Or(a.Name, host)
-		}
-	}
+	at := &hostAddrs{addrs: slices.Concat(v4.Addrs, v6.Addrs), answers: []DNSAnswer{v4, v6}}
 	if len(at.addrs) == 0 {
 		at.err = noAddress(host, &v4, &v6)
 	}

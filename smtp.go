@@ -992,9 +992,10 @@ func (e *smtpEngine) resolve(ctx context.Context, a *attempt, asked string, sour
 		return w, keep, unresolved(a.queue, err)
 	}
 	r.limit(w)
-	r.reportPolicy(w.ready, to)
 	p := planner{dns: dns, path: &w.path.config, source: &source.config, self: r.isOwn, wants: a.msg.demand()}
-	if w.plan, failed = p.plan(ctx, to); failed != nil {
+	w.plan, failed = p.plan(ctx, to)
+	r.reportPolicies(w, to)
+	if failed != nil {
 		return w, keep, failed
 	}
 	for i := range w.plan {
@@ -1666,6 +1667,7 @@ func (r *Runtime) reportTLS(s *smtpSession, c *candidate, err error) {
 		switch {
 		case info.TLS == nil:
 			report.Failure, report.Err = "starttls-not-supported", errors.New("the peer does not offer STARTTLS")
+		case report.Failure != "": // of the policy itself
 		case info.Doubt != nil:
 			report.Failure, report.Err = tlsFailure(info.Doubt), info.Doubt
 		}
@@ -1673,11 +1675,22 @@ func (r *Runtime) reportTLS(s *smtpSession, c *candidate, err error) {
 	t.TLSReport(s.info.ReadyName, report)
 }
 
-// reportPolicy tells if the MTA-STS policy of a domain could not be had.
-func (r *Runtime) reportPolicy(readyName string, to *route) {
-	if t := r.Trace; t != nil && t.TLSReport != nil && to.sts != nil && to.sts.Failure() != mtasts.NoFailure {
-		t.TLSReport(readyName, TLSReport{Domain: to.domain, PolicyType: "sts", PolicyDomain: to.domain,
+// reportPolicies tells which policies could not be had: of the domain, and of its hosts.
+func (r *Runtime) reportPolicies(w *way, to *route) {
+	t := r.Trace
+	if t == nil || t.TLSReport == nil {
+		return
+	}
+	if to.sts != nil && to.sts.Failure() != mtasts.NoFailure {
+		t.TLSReport(w.ready, TLSReport{Domain: to.domain, PolicyType: "sts", PolicyDomain: to.domain,
 			Failure: to.sts.Failure().String(), Err: to.sts.Err})
+	}
+	told := map[*hostTLS]bool{} // the addresses of a host have one
+	for _, c := range w.plan {
+		if c.tls != nil && c.tls.rule.Refuse == tlspolicy.DANEUnknown && !told[c.tls] {
+			told[c.tls] = true
+			t.TLSReport(w.ready, c.tls.report)
+		}
 	}
 }
 

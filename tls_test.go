@@ -20,13 +20,17 @@ import (
 // meddled is the server's end of a connection on which somebody spoils STARTTLS, if how says so.
 type meddled struct {
 	net.Conn
-	how string
+	how  string
+	mail *bool // set if the client begins to send mail in clear; may be nil
 }
 
 // Read looks for STARTTLS, and does to it what there is to be done.
 func (m *meddled) Read(p []byte) (int, error) {
 	for {
 		n, err := m.Conn.Read(p)
+		if m.mail != nil && bytes.Contains(p[:n], []byte("MAIL FROM:")) {
+			*m.mail = true
+		}
 		if err != nil || !bytes.Equal(p[:n], []byte("STARTTLS\r\n")) {
 			return n, err
 		}
@@ -108,7 +112,7 @@ func TestEnableTLS(t *testing.T) {
 						rt.Dial = func(context.Context, DialRequest) (net.Conn, error) {
 							dials++
 							var link smtptest.Link
-							return link.Dial(func(conn net.Conn) { sink.ServeConn(&meddled{conn, peer.how}) }), nil
+							return link.Dial(func(conn net.Conn) { sink.ServeConn(&meddled{Conn: conn, how: peer.how}) }), nil
 						}
 						p := smtpTo(t, rt, "127.0.0.1")
 						var got []string
