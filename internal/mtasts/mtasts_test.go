@@ -91,7 +91,7 @@ func TestWithoutPolicy(t *testing.T) {
 				time.Sleep(test.again - 1)
 				expect(t, c, test.status, None)
 				expectCounts(t, w, 1, 0)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				expect(t, c, test.status, None)
 				expectCounts(t, w, 2, 0)
 			})
@@ -126,7 +126,7 @@ func TestNewID(t *testing.T) {
 		// While the domain is busy nobody waits for it.
 		time.Sleep(5*time.Minute - 1)
 		expect(t, c, Cached, Enforce)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		expect(t, c, Cached, Enforce)
 		expectCounts(t, w, 2, 2)
 		if r := expect(t, c, Cached, Testing); r.ID != "2" {
@@ -192,7 +192,7 @@ func TestMaxAgeZero(t *testing.T) {
 		time.Sleep(time.Minute - 1)
 		expect(t, c, Cached, Enforce)
 		expectCounts(t, w, 1, 1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		expect(t, c, Fetched, Enforce)
 		w.set(func() { w.down = errDown })
 		time.Sleep(time.Minute)
@@ -209,7 +209,7 @@ func TestExpiredAndServerDown(t *testing.T) {
 		if !errors.Is(r.Err, errDown) || r.Failure() != FetchError {
 			t.Errorf("%v", r.Err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r = expect(t, c, FetchFailed, None)
 		var e *Error
 		if !errors.Is(r.Err, errDown) || !errors.As(r.Err, &e) || e.Domain != "example.com" ||
