@@ -27,6 +27,7 @@ func TestCloseDuringAFetch(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
 				r := expect(t, c, Fetched, Enforce)
+				w.publish("2")
 				time.Sleep(2 * day)
 				test.slow(w)
 				begin := time.Now()
