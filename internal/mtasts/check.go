@@ -56,7 +56,7 @@ func (k *known) conclude(status Status, err error, now, next time.Time) {
 		}
 		return
 	}
-	if status < Fetched {
+	if !status.holds() {
 		status = Kept
 	}
 	k.checkAt = earlier(k.checkAt, k.held.expires)
@@ -109,21 +109,48 @@ func (c *Cache) launch(domain string, k known) *flight {
 	c.flights[domain] = f
 	go func() {
 		defer cancel(nil)
-		result, certain := c.check(ctx, domain, &k)
-		c.land(domain, f, k, result, certain)
+		c.fly(ctx, domain, f, k)
 	}()
 	return f
 }
 
-// land makes what a flight found out known, and ends it, in one step: nobody who asks meanwhile begins
-// another.
-func (c *Cache) land(domain string, f *flight, k known, result Result, certain bool) {
+// fly takes a flight from its beginning to its end.
+func (c *Cache) fly(ctx context.Context, domain string, f *flight, k known) {
+	c.load(ctx, domain, &k)
+	found := c.look(ctx, domain, &k)
+	if found.renew {
+		if now := time.Now(); found.id == k.held.id && k.held.alive(now) {
+			// Only age asks for a fetch. The policy is good: nobody needs to wait for that.
+			k.conclude(Cached, nil, now, now)
+			f = c.handOver(domain, f, k)
+		}
+		found = c.renew(ctx, domain, found, &k)
+	}
+	c.land(domain, f, k, found)
+}
+
+// handOver answers those who wait for f with what is known so far, and returns the flight that goes on
+// with the rest.
+func (c *Cache) handOver(domain string, f *flight, k known) *flight {
+	rest := &flight{cancel: f.cancel, done: make(chan struct{})}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if certain {
+	c.memory.put(domain, k, c.size())
+	c.flights[domain] = rest
+	f.result = k.result
+	close(f.done)
+	return rest
+}
+
+// land makes what a flight found out known, and ends it, in one step: nobody who asks meanwhile begins
+// another.
+func (c *Cache) land(domain string, f *flight, k known, found finding) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !found.uncertain {
 		c.memory.put(domain, k, c.size())
 	}
-	f.result = result
+	f.result = found.result
 	close(f.done)
 	delete(c.flights, domain)
 	if c.landed != nil && len(c.flights) == 0 {
@@ -131,27 +158,38 @@ func (c *Cache) land(domain string, f *flight, k known, result Result, certain b
 	}
 }
 
-// check finds out what is to be known of a domain now. It returns the result for those who wait for it, and
-// whether k is worth remembering.
-func (c *Cache) check(ctx context.Context, domain string, k *known) (result Result, certain bool) {
-	c.load(ctx, domain, k)
+// finding is what a step of a flight found out.
+type finding struct {
+	result    Result // for those who wait
+	uncertain bool   // nothing was found out that is worth remembering
+
+	renew bool // instead of a result: the policy of the record with this id is to be fetched
+	id    string
+	next  time.Time // when the record is to be looked at again
+}
+
+// look finds out what the record says of the domain now, and of the policy that is held.
+func (c *Cache) look(ctx context.Context, domain string, k *known) finding {
 	id, ttl, status, err := c.record(ctx, domain)
-	if ctx.Err() != nil {
-		return k.undecided(domain, time.Now(), context.Cause(ctx)), false
-	}
 	now := time.Now()
+	if ctx.Err() != nil {
+		return finding{result: k.undecided(domain, now, context.Cause(ctx)), uncertain: true}
+	}
 	next := now.Add(min(ttl, maxCheck))
 	switch {
 	case status != Cached:
+		if k.held.alive(now) && k.held.policy.Mode != None {
+			c.log(slog.LevelWarn, "MTA-STS policy not confirmed", domain, err, slog.String("id", k.held.id))
+		}
 		k.conclude(status, err, now, next)
 	case id == k.held.id && now.Before(k.held.refreshAt()):
 		k.conclude(Cached, nil, now, earlier(next, k.held.refreshAt()))
 	case id == k.failedID && now.Before(k.retryAt):
 		k.conclude(FetchFailed, k.failure, now, earlier(next, k.retryAt))
 	default:
-		return c.renew(ctx, domain, id, next, k)
+		return finding{renew: true, id: id, next: next}
 	}
-	return k.result, true
+	return finding{result: k.result}
 }
 
 // refreshAt is when a policy is to be fetched again though its id is the same. That of no policy has passed.
@@ -185,23 +223,23 @@ func (c *Cache) record(ctx context.Context, domain string) (id string, ttl time.
 	return "", 0, LookupFailed, &Error{Domain: domain, Err: err}
 }
 
-// renew fetches the policy that the record with this id speaks of.
-func (c *Cache) renew(ctx context.Context, domain, id string, next time.Time, k *known) (Result, bool) {
-	err := c.turn(ctx)
-	if err != nil {
-		return k.undecided(domain, time.Now(), err), false
+// renew fetches the policy that the record that was found speaks of.
+func (c *Cache) renew(ctx context.Context, domain string, record finding, k *known) finding {
+	if err := c.turn(ctx); err != nil {
+		return finding{result: k.undecided(domain, time.Now(), err), uncertain: true}
 	}
 	policy, body, err := c.fetch(ctx, domain)
 	<-c.turns
-	if ctx.Err() != nil {
-		return k.undecided(domain, time.Now(), context.Cause(ctx)), false
-	}
 	now := time.Now()
+	if ctx.Err() != nil {
+		return finding{result: k.undecided(domain, now, context.Cause(ctx)), uncertain: true}
+	}
+	id, next := record.id, record.next
 	if err != nil {
 		c.unfetched(domain, id, err, k.held.alive(now) && k.held.policy.Mode != None)
 		k.failedID, k.failure, k.retryAt = id, err, now.Add(retry)
 		k.conclude(FetchFailed, err, now, earlier(next, k.retryAt))
-		return k.result, true
+		return finding{result: k.result}
 	}
 	k.failedID, k.failure, k.retryAt = "", nil, time.Time{}
 	k.held = held{id, policy, now, now.Add(lifetime(policy))}
@@ -210,7 +248,7 @@ func (c *Cache) renew(ctx context.Context, domain, id string, next time.Time, k 
 	k.conclude(Cached, nil, now, earlier(next, k.held.refreshAt()))
 	result := k.result
 	result.Status = Fetched
-	return result, true
+	return finding{result: result}
 }
 
 // turn waits for one of the fetches that are allowed at the same time; the caller gives it back.

@@ -36,7 +36,7 @@ func (m *memory) put(domain string, k known, size int) {
 		m.remove(old)
 	}
 	kind := &m.without
-	if k.result.Status >= Fetched {
+	if k.result.Status.holds() {
 		kind = &m.with
 	}
 	for kind.Len() >= size {

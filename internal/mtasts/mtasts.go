@@ -77,6 +77,9 @@ func (s Status) String() string {
 	return "Status(" + strconv.Itoa(int(s)) + ")"
 }
 
+// holds reports whether there is a policy.
+func (s Status) holds() bool { return s >= Fetched }
+
 // Result is what [Cache.Get] found out.
 type Result struct {
 	// Status says whether there is a policy and how it was had.
@@ -116,9 +119,11 @@ var (
 //
 // A domain that was not asked for lately makes the caller wait while its record is looked up and, where
 // that says so, the policy is fetched; callers for one domain wait together. Later calls are answered from
-// memory. While they come, the record is looked at again as its TTL says (once a minute to once an hour),
-// and a policy is fetched again once a day, or when half of its max_age has passed, in the background. A
-// policy whose fetch failed is asked for again after 5 minutes, or when the record has another id.
+// memory. While they come, and no more than an hour apart, the record is looked at again in the background
+// as its TTL says (once a minute to once an hour). A policy is fetched again when the record has another
+// id, and in the background once a day, or when half of its max_age has passed; after a failure not before
+// 5 minutes, unless the id is another again. Where there is no record it is asked for again when its TTL
+// has passed, and the caller waits.
 type Cache struct {
 	// Lookup asks for the TXT records of a name that is absolute and in A-labels; it should have a cache.
 	// Nil: a [resolver.Client] of its own.

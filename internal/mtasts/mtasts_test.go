@@ -2,11 +2,11 @@ package mtasts
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
-	"sync"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,7 +91,7 @@ func TestWithoutPolicy(t *testing.T) {
 				time.Sleep(test.again - 1)
 				expect(t, c, test.status, None)
 				expectCounts(t, w, 1, 0)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				expect(t, c, test.status, None)
 				expectCounts(t, w, 2, 0)
 			})
@@ -126,7 +126,7 @@ func TestNewID(t *testing.T) {
 		// While the domain is busy nobody waits for it.
 		time.Sleep(5*time.Minute - 1)
 		expect(t, c, Cached, Enforce)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		expect(t, c, Cached, Enforce)
 		expectCounts(t, w, 2, 2)
 		if r := expect(t, c, Cached, Testing); r.ID != "2" {
@@ -177,6 +177,101 @@ func TestRefreshAheadOfTime(t *testing.T) {
 	}
 }
 
+// A domain that gets a message a day has its policy refreshed all the same, and the message does not wait.
+func TestRefreshOfWhatIsRare(t *testing.T) {
+	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
+		expect(t, c, Fetched, Enforce)
+		w.set(func() {
+			w.serve = func(conn net.Conn) {
+				time.Sleep(time.Second)
+				fmt.Fprint(conn, ok(enforce))
+			}
+		})
+		for range 30 {
+			time.Sleep(day + time.Minute)
+			begin := time.Now()
+			expect(t, c, Cached, Enforce)
+			if d := time.Since(begin); d != 0 {
+				t.Errorf("it waited %v", d)
+			}
+		}
+		time.Sleep(time.Minute)
+		expectCounts(t, w, 31, 31)
+	})
+}
+
+// Who asks while a refresh is under way, and the policy has expired meanwhile, waits for its end.
+func TestExpiryDuringARefresh(t *testing.T) {
+	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
+		first := expect(t, c, Fetched, Enforce)
+		for _, down := range []bool{false, true} {
+			w.set(func() {
+				w.serve = func(conn net.Conn) {
+					time.Sleep(10 * time.Second)
+					if !down {
+						fmt.Fprint(conn, ok(enforce))
+					}
+				}
+			})
+			time.Sleep(time.Until(first.Expires) - time.Second)
+			expect(t, c, Cached, Enforce)
+			time.Sleep(time.Second - time.Nanosecond)
+			expect(t, c, Cached, Enforce)
+			time.Sleep(time.Nanosecond)
+			if down {
+				expect(t, c, FetchFailed, None)
+			} else {
+				first = expect(t, c, Fetched, Enforce)
+			}
+		}
+		if asked, fetched := w.counts(); asked != 3 || fetched != 3 {
+			t.Errorf("%d records and %d policies were asked for", asked, fetched)
+		}
+	})
+}
+
+// What makes a policy end some day is told to the administrator, once for each attempt.
+func TestLog(t *testing.T) {
+	for _, test := range []struct {
+		name, body string
+		change     func(w *world)
+		want       string // of the log, but for its times
+	}{
+		{"refresh", enforce, func(w *world) { w.down = errDown },
+			`level=WARN msg="MTA-STS policy not fetched" id=1 domain=example.com error="MTA-STS of example.com: sts-policy-fetch-error: connection refused"`},
+		{"refresh of none", none, func(w *world) { w.down = errDown },
+			`level=INFO msg="MTA-STS policy not fetched" id=1 domain=example.com error="MTA-STS of example.com: sts-policy-fetch-error: connection refused"`},
+		{"record removed", enforce, func(w *world) { w.answer = resolver.Answer{Result: resolver.NXDomain} },
+			`level=WARN msg="MTA-STS policy not confirmed" id=1 domain=example.com error="MTA-STS of example.com: there is no MTA-STS record"`},
+		{"record of none removed", none, func(w *world) { w.answer = resolver.Answer{Result: resolver.NXDomain} }, ""},
+		{"nothing", enforce, func(w *world) {}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, "1", test.body, func(t *testing.T, w *world, c *Cache) {
+				var log strings.Builder
+				c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+					ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+						if a.Key == slog.TimeKey {
+							return slog.Attr{}
+						}
+						return a
+					},
+				}))
+				c.Get(t.Context(), "example.com")
+				time.Sleep(2 * day)
+				w.set(func() { test.change(w) })
+				for range 3 {
+					c.Get(t.Context(), "example.com")
+					synctest.Wait()
+				}
+				if got := strings.TrimSpace(log.String()); got != test.want {
+					t.Errorf("%s\nwant %s", got, test.want)
+				}
+			})
+		})
+	}
+}
+
 func TestNobodyAsksNothingIsDone(t *testing.T) {
 	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
 		expect(t, c, Fetched, Enforce)
@@ -192,7 +287,7 @@ func TestMaxAgeZero(t *testing.T) {
 		time.Sleep(time.Minute - 1)
 		expect(t, c, Cached, Enforce)
 		expectCounts(t, w, 1, 1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		expect(t, c, Fetched, Enforce)
 		w.set(func() { w.down = errDown })
 		time.Sleep(time.Minute)
@@ -205,11 +300,13 @@ func TestExpiredAndServerDown(t *testing.T) {
 		r := expect(t, c, Fetched, Enforce)
 		w.set(func() { w.down = errDown })
 		time.Sleep(time.Until(r.Expires) - 1)
+		expect(t, c, Cached, Enforce)
+		synctest.Wait()
 		r = expect(t, c, Kept, Enforce)
 		if !errors.Is(r.Err, errDown) || r.Failure() != FetchError {
 			t.Errorf("%v", r.Err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r = expect(t, c, FetchFailed, None)
 		var e *Error
 		if !errors.Is(r.Err, errDown) || !errors.As(r.Err, &e) || e.Domain != "example.com" ||
@@ -286,179 +383,6 @@ func TestNoneReplacesEnforce(t *testing.T) {
 		}
 		if entry := store.entries["example.com"]; entry.ID != "2" || string(entry.Policy) != none {
 			t.Errorf("%+v", entry)
-		}
-	})
-}
-
-// Whatever an attacker on the network does, a policy that is held goes on, and is not asked for at each
-// message.
-func TestDowngradeAttempts(t *testing.T) {
-	record := func(id string) resolver.Answer {
-		return resolver.Answer{Result: resolver.Records, TTL: time.Minute, TXT: []string{"v=STSv1; id=" + id}}
-	}
-	for _, test := range []struct {
-		name    string
-		attack  func(t *testing.T, w *world)
-		failure Failure
-		fetches int // in 5 minutes
-	}{
-		{"TXT removed", func(t *testing.T, w *world) { w.answer = resolver.Answer{Result: resolver.NXDomain} }, NoFailure, 0},
-		{"TXT replaced by nothing", func(t *testing.T, w *world) { w.answer = resolver.Answer{Result: resolver.NoData} }, NoFailure, 0},
-		{"TXT SERVFAIL", func(t *testing.T, w *world) { w.answer = resolver.Answer{Err: errDown} }, NoFailure, 0},
-		{"TXT bogus", func(t *testing.T, w *world) { w.answer = resolver.Answer{Result: resolver.Bogus} }, NoFailure, 0},
-		{"TXT never answered", func(t *testing.T, w *world) { w.asking = time.Hour }, NoFailure, 0},
-		{"TXT doubled", func(t *testing.T, w *world) {
-			w.answer = record("2")
-			w.answer.TXT = append(w.answer.TXT, "v=STSv1; id=3")
-		}, NoFailure, 0},
-		{"TXT broken", func(t *testing.T, w *world) { w.answer = record("?") }, NoFailure, 0},
-		{"HTTPS refused", func(t *testing.T, w *world) { w.down = errDown }, FetchError, 1},
-		{"HTTPS stalls", func(t *testing.T, w *world) { w.serve = stalls }, FetchError, 1},
-		{"none with the certificate of another", func(t *testing.T, w *world) {
-			w.body, w.config = none, w.ca.Server(t, "mta-sts.example.org")
-		}, WebPKIInvalid, 1},
-		{"none with a certificate of no authority", func(t *testing.T, w *world) {
-			w.body, w.config = none, newWorld(t, "", "").config
-		}, WebPKIInvalid, 1},
-		{"none without TLS", func(t *testing.T, w *world) {
-			w.config = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-				saying(ok(none))(hello.Conn)
-				return nil, errDown
-			}}
-		}, FetchError, 1},
-		{"garbage", func(t *testing.T, w *world) { w.body = "<html>none</html>" }, PolicyInvalid, 1},
-		{"nothing", func(t *testing.T, w *world) { w.body = "" }, PolicyInvalid, 1},
-		{"redirect", func(t *testing.T, w *world) {
-			w.serve = saying("HTTP/1.1 301 Moved\r\nLocation: https://mta-sts.example.net/.well-known/mta-sts.txt\r\nContent-Length: 0\r\n\r\n")
-		}, FetchError, 1},
-		{"not found", func(t *testing.T, w *world) { w.serve = saying("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") }, FetchError, 1},
-	} {
-		for _, id := range []string{"1", "2"} { // with the old record as long as it lasts, or a new one
-			t.Run(test.name+"/id "+id, func(t *testing.T) {
-				inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
-					first := expect(t, c, Fetched, Enforce)
-					if id == "1" {
-						time.Sleep(2 * day) // so that a refresh is due
-					} else {
-						time.Sleep(2 * time.Hour)
-					}
-					w.set(func() {
-						w.answer = record(id)
-						test.attack(t, w)
-					})
-					_, before := w.counts()
-					for minute := range 5 {
-						r := expect(t, c, Kept, Enforce)
-						if r.Failure() != test.failure || r.Err == nil || r.ID != "1" || !r.Expires.Equal(first.Expires) {
-							t.Errorf("minute %d: %+v", minute, r)
-						}
-						time.Sleep(time.Minute - 1)
-						synctest.Wait()
-					}
-					if _, after := w.counts(); after-before != test.fetches {
-						t.Errorf("%d fetches", after-before)
-					}
-					// And once the attack is over all is well, at the latest after the next check.
-					w.set(func() {
-						w.asking, w.serve, w.down, w.body, w.answer = 0, nil, nil, report, record("3")
-						w.config = w.ca.Server(t, "mta-sts.example.com")
-					})
-					time.Sleep(2 * time.Hour)
-					expect(t, c, Fetched, Testing)
-				})
-			})
-		}
-	}
-}
-
-func TestSameDomainIsAskedOnce(t *testing.T) {
-	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
-		w.asking = time.Second
-		var callers sync.WaitGroup
-		for range 1000 {
-			callers.Go(func() { expect(t, c, Fetched, Enforce) })
-		}
-		callers.Wait()
-		expectCounts(t, w, 1, 1)
-	})
-}
-
-// The same in real time: nobody slips between the end of a flight and memory.
-func TestSameDomainIsAskedOnceWithoutDelay(t *testing.T) {
-	w := newWorld(t, "1", enforce)
-	c := w.cache()
-	var callers sync.WaitGroup
-	for range 1000 {
-		callers.Go(func() {
-			if r := c.Get(t.Context(), "example.com"); r.Status != Fetched && r.Status != Cached || r.Policy.Mode != Enforce {
-				t.Errorf("%+v", r)
-			}
-		})
-	}
-	callers.Wait()
-	if asked, fetched := w.counts(); asked != 1 || fetched != 1 {
-		t.Errorf("%d records and %d policies were asked for", asked, fetched)
-	}
-	closed(t, c)
-	w.hosts.Wait()
-}
-
-func TestFetchesAreBounded(t *testing.T) {
-	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
-		c.Fetches = 3
-		var domains, hosts []string
-		for i := range 10 {
-			domains = append(domains, fmt.Sprintf("%d.test", i))
-			hosts = append(hosts, "mta-sts."+domains[i])
-		}
-		w.config = w.ca.Server(t, hosts...)
-		w.serve = func(conn net.Conn) {
-			time.Sleep(time.Second)
-			fmt.Fprint(conn, ok(enforce))
-		}
-		begin := time.Now()
-		var callers sync.WaitGroup
-		for _, domain := range domains {
-			callers.Go(func() {
-				if r := c.Get(t.Context(), domain); r.Status != Fetched {
-					t.Errorf("%+v", r)
-				}
-			})
-		}
-		callers.Wait()
-		if d := time.Since(begin); w.most != 3 || d != 4*time.Second {
-			t.Errorf("%d at the same time, in %v", w.most, d)
-		}
-	})
-}
-
-// A fetch that gets no turn says nothing of the domain.
-func TestBusy(t *testing.T) {
-	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
-		c.Fetches = 1
-		w.config = w.ca.Server(t, "mta-sts.example.com", "mta-sts.example.net")
-		expect(t, c, Fetched, Enforce)
-		time.Sleep(2 * day)
-		c.turns <- struct{}{} // as a fetch does
-		var callers sync.WaitGroup
-		callers.Go(func() {
-			if r := c.Get(t.Context(), "example.net"); r.Status != Unknown || !errors.Is(r.Err, ErrBusy) {
-				t.Errorf("%+v", r)
-			}
-		})
-		callers.Go(func() {
-			if r := expect(t, c, Kept, Enforce); !errors.Is(r.Err, ErrBusy) {
-				t.Errorf("%+v", r)
-			}
-		})
-		begin := time.Now()
-		callers.Wait()
-		if d := time.Since(begin); d != defaultTimeout {
-			t.Errorf("they waited %v", d)
-		}
-		<-c.turns
-		if r := c.Get(t.Context(), "example.net"); r.Status != Fetched {
-			t.Errorf("it was remembered: %+v", r)
 		}
 	})
 }

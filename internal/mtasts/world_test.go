@@ -113,17 +113,18 @@ func (w *world) dial(_ context.Context, network, address string) (net.Conn, erro
 	w.now++
 	w.most = max(w.most, w.now)
 	w.hosts.Go(func() { w.host(server) })
-	return &counted{client, w}, nil
+	return &counted{Conn: client, w: w}, nil
 }
 
 // counted is a connection of the client's that the world counts until it is closed.
 type counted struct {
 	net.Conn
-	w *world
+	w    *world
+	once sync.Once
 }
 
 func (c *counted) Close() error {
-	c.w.set(func() { c.w.now-- })
+	c.once.Do(func() { c.w.set(func() { c.w.now-- }) })
 	return c.Conn.Close()
 }
 
