@@ -20,6 +20,10 @@ var lab struct {
 	foreign *authority // one that issued nothing
 	postfix *postfix
 	dovecot *dovecot
+	// Mail servers that are found by name, the resolvers that know these names, and what is to be seen there.
+	hosts     *mailHosts
+	names     *nameServers
+	scenarios []*scenario
 }
 
 func TestMain(m *testing.M) {
@@ -78,6 +82,13 @@ func startLab() error {
 	}
 	if lab.postfix, err = startPostfix(filepath.Join(lab.dir, "postfix"), lab.dovecot.sasl); err != nil {
 		return fmt.Errorf("Postfix: %w", err)
+	}
+	if lab.hosts, err = startMailHosts(filepath.Join(lab.dir, "hosts")); err != nil {
+		return fmt.Errorf("Postfix for TLS: %w", err)
+	}
+	lab.scenarios = scenarios(lab.hosts)
+	if lab.names, err = startNames(filepath.Join(lab.dir, "names"), lab.scenarios); err != nil {
+		return fmt.Errorf("Unbound: %w", err)
 	}
 	return nil
 }
