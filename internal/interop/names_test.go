@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"strings"
 )
 
 // nameServers are the resolvers that the tests share. They have the same zones:
@@ -146,6 +145,3 @@ func startNames(dir string, all []*scenario) (*nameServers, error) {
 	n.careless, errs[2] = startUnbound(filepath.Join(dir, "careless"), zones, careless)
 	return &n, errors.Join(errs[:]...)
 }
-
-// absolute is a name of a zone, as it is asked for: "" is the zone's own.
-func absolute(name, origin string) string { return strings.TrimPrefix(name+"."+origin, ".") }

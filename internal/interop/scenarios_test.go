@@ -44,9 +44,9 @@ func (s *stage) matching(m *mailHosts) {
 		verifiedByDANE, tlsa(2, 1, 1, root))
 	s.add("taexpired", "the key of the authority, the certificate expired", m.expired, 1, 1, deferred, tlsa(2, 1, 1, root))
 
-	s.add("none", "no record", m.trusted, 0, 0, asEnableTLS)
-	s.add("noneself", "no record, a certificate of its own", m.self, 0, 0, asEnableTLS)
-	s.add("noneplain", "no record, no STARTTLS", m.plain, 0, 0, asEnableTLS)
+	for _, h := range m.all() {
+		s.add(undecided(h), "no record, "+h.name, h, 0, 0, asEnableTLS)
+	}
 	s.add("eeplain", "a key, no STARTTLS", m.plain, 1, 0, deferred, tlsa(3, 1, 1, other))
 	s.add("eebroken", "a key, and 454 to STARTTLS", m.broken, 1, 0, deferred, tlsa(3, 1, 1, other))
 	s.add("ee11", "a key, and no version of TLS that is used today", m.tls11, 1, 0, deferred, tlsa(3, 1, 1, m.tls11.identity.chain[0]))
@@ -60,6 +60,9 @@ func (s *stage) matching(m *mailHosts) {
 		s.tlsa(sc.domain, true, tlsa(3, 1, 1, self)),
 	}
 }
+
+// undecided is the label of the domain whose mail goes to a server of which DNS says nothing more.
+func undecided(h *mailHost) string { return "none-" + h.name }
 
 // useless are those with records none of which can be used (RFC 7672 section 2.2).
 func (s *stage) useless(m *mailHosts) {
