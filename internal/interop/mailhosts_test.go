@@ -6,7 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +53,7 @@ func startMailHosts(dir string) (*mailHosts, error) {
 		return nil, err
 	}
 	var err error
-	if m.port, err = freeWidePort(); err != nil {
+	if m.port, err = freePort(); err != nil {
 		return nil, err
 	}
 	if err := m.configure(); err != nil {
@@ -103,8 +103,9 @@ func (m *mailHosts) identify() error {
 	m.orphan = host("orphan", "", m.intermediate, mailHostNames, nil)
 	m.plain = &mailHost{name: "plain", options: "smtpd_tls_security_level = none"}
 	m.broken = &mailHost{name: "broken", options: "smtpd_tls_protocols = none at all"}
+	subnet := fmt.Sprintf("127.%d.%d.", 1+rand.IntN(254), rand.IntN(256)) // another run at the same time has another one
 	for i, h := range m.all() {
-		h.address = fmt.Sprintf("127.0.5.%d", i+1)
+		h.address = subnet + fmt.Sprint(i+1)
 	}
 	return errors.Join(errs...)
 }
@@ -175,18 +176,4 @@ func (m *mailHosts) configure() error {
 		err = errors.Join(err, os.Mkdir(path, 0o755), os.Chown(path, int(owner), -1))
 	}
 	return err
-}
-
-// freeWidePort finds a port that is free on every address.
-func freeWidePort() (int, error) {
-	for {
-		port, err := freePort()
-		if err != nil {
-			return 0, err
-		}
-		l, err := net.Listen("tcp4", fmt.Sprintf(":%d", port))
-		if err == nil {
-			return port, l.Close()
-		}
-	}
 }

@@ -95,8 +95,8 @@ mx A 127.0.0.1
 // manyExchangers is how many MX records the name big has in signed.test and in plain.test.
 const manyExchangers = 80
 
-// startNames starts the resolvers, with the names of scenarios too.
-func startNames(dir string, all []*scenario) (*nameServers, error) {
+// startNames starts the resolvers, with the names of scenarios and of guarded domains too.
+func startNames(dir string, all []*scenario, guards []*guarded) (*nameServers, error) {
 	keys := map[string]*zoneKey{}
 	for _, key := range []string{"signed.test.", "child.signed.test.", "astray.signed.test.", "distrusted.test."} {
 		var err error
@@ -128,6 +128,9 @@ func startNames(dir string, all []*scenario) (*nameServers, error) {
 		if sc.lame != "" {
 			lame = append(lame, sc.lame)
 		}
+	}
+	for _, g := range guards {
+		plain.records += g.records()
 	}
 	zones := []*zone{signed, plain, insecure}
 	for _, origin := range []string{"child.signed.test.", "astray.signed.test.", "distrusted.test."} {

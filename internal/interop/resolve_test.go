@@ -4,12 +4,16 @@ package interop
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/miekg/dns"
 
 	"github.com/mtadelivery/delivery/internal/resolver"
 )
@@ -159,6 +163,24 @@ func TestResolveSecondServer(t *testing.T) {
 	c.Servers = []string{loopback(nobody), lab.names.address}
 	checkFact(t, c, known("mx1.signed.test", resolver.TypeA, "Records secure: 127.0.0.1"))
 	checkFact(t, c, known("forged.signed.test", resolver.TypeMX, "Bogus"))
+}
+
+// The resolvers speak TLS too, and are who they say.
+func TestResolveOverTLS(t *testing.T) {
+	roots := x509.NewCertPool()
+	roots.AddCert(lab.trusted.certificate)
+	c := &dns.Client{Net: "tcp-tls", TLSConfig: &tls.Config{RootCAs: roots, ServerName: unboundName}}
+	query := new(dns.Msg).SetQuestion("mx1.signed.test.", dns.TypeA)
+	query.AuthenticatedData = true
+	for name, u := range map[string]*unbound{"validating": lab.names.unbound, "silent": lab.names.silent, "careless": lab.names.careless} {
+		m, _, err := c.ExchangeContext(t.Context(), query, u.tls)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Answer) != 1 || m.AuthenticatedData != (name != "careless") {
+			t.Errorf("%s: %s", name, m)
+		}
+	}
 }
 
 // client asks a resolver that it trusts, and keeps nothing.

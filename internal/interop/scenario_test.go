@@ -125,7 +125,7 @@ func (s *stage) add(label, name string, server *mailHost, usable, matches int, w
 func (s *stage) tlsa(host string, isSecure bool, tlsa ...string) fact {
 	want := "NXDomain" + secure(isSecure)
 	if tlsa != nil {
-		want = "Records" + secure(isSecure) + ": " + strings.Join(slices.Sorted(slices.Values(tlsa)), ", ")
+		want = "Records" + secure(isSecure) + ": " + strings.Join(sorted(tlsa), ", ")
 	}
 	return known(s.owner(host), resolver.TypeTLSA, want)
 }
@@ -137,3 +137,5 @@ func secure(is bool) string {
 	}
 	return ""
 }
+
+func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }

@@ -19,8 +19,6 @@ import (
 // The servers show what they are made to show, and each is as good as it is said to be.
 func TestMailHosts(t *testing.T) {
 	h := lab.hosts
-	roots := x509.NewCertPool()
-	roots.AddCert(lab.trusted.certificate)
 	const name = "mx.signed.test"
 	for _, test := range []struct {
 		host    *mailHost
@@ -56,11 +54,7 @@ func TestMailHosts(t *testing.T) {
 			if !slices.EqualFunc(state.PeerCertificates, test.host.identity.chain, (*x509.Certificate).Equal) {
 				t.Errorf("%d certificates, which are not the %d that it should send", len(state.PeerCertificates), len(test.host.identity.chain))
 			}
-			between := x509.NewCertPool()
-			for _, c := range state.PeerCertificates[1:] {
-				between.AddCert(c)
-			}
-			_, err = state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: name})
+			err = convinces(state.PeerCertificates, name)
 			if (err == nil) != (test.invalid == "") || err != nil && !strings.Contains(err.Error(), test.invalid) {
 				t.Errorf("the certificate: %v, want %q", err, test.invalid)
 			}
@@ -87,6 +81,23 @@ func (m *mailHosts) show(h *mailHost) (*tls.ConnectionState, error) {
 	}
 	state, _ := c.TLSConnectionState()
 	return &state, c.Quit()
+}
+
+// convinces says whether a server has a certificate of lab.trusted for a name.
+func (m *mailHosts) convinces(h *mailHost, name string) bool {
+	state, err := m.show(h)
+	return err == nil && convinces(state.PeerCertificates, name) == nil
+}
+
+// convinces checks a chain as a client does that has lab.trusted for authority.
+func convinces(chain []*x509.Certificate, name string) error {
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(lab.trusted.certificate)
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: name})
+	return err
 }
 
 // at is the address and the port of a server.

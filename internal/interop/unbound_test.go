@@ -15,8 +15,12 @@ import (
 // of its zones does not exist.
 type unbound struct {
 	address string // for UDP and TCP
+	tls     string // for DNS over TLS (RFC 7858), with a certificate of lab.trusted for unboundName
 	server  *process
 }
+
+// unboundName is whom the certificate of a resolver is for.
+const unboundName = "dns.example.test"
 
 // unboundUse is what a resolver is told besides its zones.
 type unboundUse struct {
@@ -31,9 +35,14 @@ type unboundUse struct {
 
 const unboundConf = `
 server:
-	interface: 127.0.0.1
+	interface: 127.0.0.1@PORT
+	interface: 127.0.0.1@OVERTLS
 	port: PORT
+	tls-port: OVERTLS
+	tls-service-pem: "DIR/cert.pem"
+	tls-service-key: "DIR/key.pem"
 	access-control: 127.0.0.0/8 allow
+	so-reuseport: no
 	do-daemonize: no
 	username: ""
 	chroot: ""
@@ -56,32 +65,35 @@ remote-control:
 
 // startUnbound starts a resolver in a new directory.
 func startUnbound(dir string, zones []*zone, use unboundUse) (*unbound, error) {
-	port, err := freeDNSPort()
-	if err != nil {
+	port, err1 := freeDNSPort()
+	tlsPort, err2 := freePort()
+	nobody, err3 := account("nobody")
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
-	u := &unbound{address: loopback(port)}
-	conf := filepath.Join(dir, "unbound.conf")
-	text, err := use.configure(dir, port, zones)
-	if err = errors.Join(err, writeFile(conf, text)); err != nil {
+	u := &unbound{address: loopback(port), tls: loopback(tlsPort)}
+	conf, cert, key := filepath.Join(dir, "unbound.conf"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	text, err := use.configure(zones, dir, "PORT", fmt.Sprint(port), "OVERTLS", fmt.Sprint(tlsPort), "DIR", dir)
+	if err = errors.Join(err, writeFile(conf, text), lab.trusted.issue(unboundName, cert, key)); err != nil {
 		return nil, err
 	}
-	nobody, err := account("nobody")
-	if err != nil {
-		return nil, err
+	for _, file := range []string{cert, key} {
+		if err := os.Chown(file, int(nobody.Uid), -1); err != nil {
+			return nil, err
+		}
 	}
 	if u.server, err = launch(nobody, filepath.Join(dir, "output"), "/usr/sbin/unbound", "-d", "-c", conf); err != nil {
 		return nil, err
 	}
-	if err := u.server.listens(port); err != nil {
+	if err := errors.Join(u.server.listens(port), u.server.listens(tlsPort)); err != nil {
 		said, _ := os.ReadFile(u.server.output)
 		return nil, fmt.Errorf("%w\n%s", err, said)
 	}
 	return u, nil
 }
 
-// configure writes the zones to files and returns the configuration.
-func (use *unboundUse) configure(dir string, port int, zones []*zone) (string, error) {
+// configure writes the zones to files and returns the configuration, with these words filled in.
+func (use *unboundUse) configure(zones []*zone, dir string, words ...string) (string, error) {
 	modules, explains := "validator iterator", "yes"
 	if use.careless {
 		modules = "iterator"
@@ -90,10 +102,18 @@ func (use *unboundUse) configure(dir string, port int, zones []*zone) (string, e
 		explains = "no"
 	}
 	var conf strings.Builder
-	conf.WriteString(strings.NewReplacer("PORT", fmt.Sprint(port), "DIR", dir, "MODULES", modules, "EXPLAINS", explains).
-		Replace(unboundConf))
+	words = append(words, "MODULES", modules, "EXPLAINS", explains)
+	conf.WriteString(strings.NewReplacer(words...).Replace(unboundConf))
 	for _, anchor := range use.anchors {
 		fmt.Fprintf(&conf, "server:\n\ttrust-anchor: \"%s\"\n", strings.ReplaceAll(anchor, "\t", " "))
+	}
+	// The validator treats what comes from a file as it would what comes from a server.
+	serve := func(origin, file string) {
+		fmt.Fprintf(&conf, "server:\n\tlocal-zone: %q transparent\n"+
+			"auth-zone:\n\tname: %q\n\tfor-downstream: no\n\tfor-upstream: yes\n\tfallback-enabled: no\n", origin, origin)
+		if file != "" {
+			fmt.Fprintf(&conf, "\tzonefile: %q\n", file)
+		}
 	}
 	for _, z := range zones {
 		text, err := z.text()
@@ -101,13 +121,10 @@ func (use *unboundUse) configure(dir string, port int, zones []*zone) (string, e
 		if err = errors.Join(err, writeFile(file, text)); err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&conf, "server:\n\tlocal-zone: \"%s\" transparent\n"+
-			"auth-zone:\n\tname: \"%s\"\n\tzonefile: \"%s\"\n\tfor-downstream: no\n\tfor-upstream: yes\n\tfallback-enabled: no\n",
-			z.origin, z.origin, file)
+		serve(z.origin, file)
 	}
 	for _, origin := range use.lame {
-		fmt.Fprintf(&conf, "server:\n\tlocal-zone: \"%s\" transparent\nauth-zone:\n\tname: \"%s\"\n"+
-			"\tfor-downstream: no\n\tfor-upstream: yes\n\tfallback-enabled: no\n", origin, origin)
+		serve(origin, "")
 	}
 	return conf.String(), nil
 }
