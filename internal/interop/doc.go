@@ -1,10 +1,10 @@
 // Package interop has the tests against servers that others wrote: Postfix, Postfix's smtp-sink, Dovecot,
-// and the proxies HAProxy, Dante and microsocks. It holds no code of the library, and without the build
-// tag interop no test either:
+// the resolver Unbound, and the proxies HAProxy, Dante and microsocks. It holds no code of the library, and
+// without the build tag interop no test either:
 //
 //	go test -tags interop -count=1 ./internal/interop/...
 //
 // The tests want Debian 12 and root, because the servers are Debian's packages, which the tests
-// install where they are missing, and drop root by themselves. Everything listens on 127.0.0.1 and on
+// install where they are missing, and drop root by themselves. Everything listens on loopback and on
 // free ports, keeps its files in one directory under /tmp, and ends with the tests.
 package interop

@@ -24,6 +24,7 @@ var needed = []struct{ program, pkg string }{
 	{"/usr/sbin/haproxy", "haproxy"},
 	{"/usr/sbin/danted", "dante-server"},
 	{"/usr/bin/microsocks", "microsocks"},
+	{"/usr/sbin/unbound", "unbound"},
 }
 
 // install installs the packages that are missing.

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -20,6 +20,12 @@ var lab struct {
 	foreign *authority // one that issued nothing
 	postfix *postfix
 	dovecot *dovecot
+	// Mail servers that are found by name, the resolvers that know these names, and what is to be seen there.
+	hosts     *mailHosts
+	names     *nameServers
+	scenarios []*scenario
+	policies  *policyHosts
+	guards    []*guarded
 }
 
 func TestMain(m *testing.M) {
@@ -62,22 +68,52 @@ func runLab(m *testing.M) (code int, err error) {
 
 func startLab() error {
 	var err error
-	lab.program = filepath.Join(lab.dir, "deliver")
-	build := exec.Command("go", "build", "-o", lab.program, "github.com/mtadelivery/delivery/examples/deliver")
-	if text, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", build, err, text)
-	}
 	if lab.trusted, err = newAuthority("trusted"); err != nil {
 		return err
 	}
 	if lab.foreign, err = newAuthority("foreign"); err != nil {
 		return err
 	}
+	starts := []func() error{buildProgram, startStores, startNamed}
+	errs := make([]error, len(starts))
+	var starting sync.WaitGroup
+	for i, start := range starts {
+		starting.Go(func() { errs[i] = start() })
+	}
+	starting.Wait()
+	return errors.Join(errs...)
+}
+
+func buildProgram() error {
+	lab.program = filepath.Join(lab.dir, "deliver")
+	return command("", "go", "build", "-o", lab.program, "github.com/mtadelivery/delivery/examples/deliver")
+}
+
+// startStores starts the servers that keep mail.
+func startStores() (err error) {
 	if lab.dovecot, err = startDovecot(filepath.Join(lab.dir, "dovecot")); err != nil {
 		return fmt.Errorf("Dovecot: %w", err)
 	}
 	if lab.postfix, err = startPostfix(filepath.Join(lab.dir, "postfix"), lab.dovecot.sasl); err != nil {
 		return fmt.Errorf("Postfix: %w", err)
+	}
+	return nil
+}
+
+// startNamed starts the servers that are found by name, and the resolvers.
+func startNamed() (err error) {
+	if lab.hosts, err = startMailHosts(filepath.Join(lab.dir, "hosts")); err != nil {
+		return fmt.Errorf("Postfix: %w", err)
+	}
+	lab.scenarios = scenarios(lab.hosts)
+	if lab.guards, err = guards(lab.hosts); err != nil {
+		return err
+	}
+	if lab.policies, err = startPolicyHosts(lab.guards); err != nil {
+		return err
+	}
+	if lab.names, err = startNames(filepath.Join(lab.dir, "names"), lab.scenarios, lab.guards); err != nil {
+		return fmt.Errorf("Unbound: %w", err)
 	}
 	return nil
 }

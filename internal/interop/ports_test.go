@@ -11,17 +11,21 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
 // freePort finds a port for a server that cannot be asked which one it took. It is below the range
-// from which the system takes ports for connections, so that only another server could take it. That
-// matters because Postfix binds with SO_REUSEPORT: two servers on one port would share its
-// connections and not complain.
+// from which the system takes ports for connections, so that only another server could take it, and it is
+// found once only. That matters because Postfix binds with SO_REUSEPORT: two servers on one port would
+// share its connections and not complain.
 func freePort() (int, error) {
 	for range 100 {
 		port := 20000 + rand.IntN(12000)
-		l, err := net.Listen("tcp4", loopback(port))
+		if _, known := found.LoadOrStore(port, true); known {
+			continue
+		}
+		l, err := net.Listen("tcp4", fmt.Sprintf(":%d", port)) // on every address
 		if err != nil {
 			continue
 		}
@@ -29,6 +33,9 @@ func freePort() (int, error) {
 	}
 	return 0, errors.New("no free port between 20000 and 32000")
 }
+
+// found are the ports that freePort has found.
+var found sync.Map
 
 // mustFreePort is freePort for tests.
 func mustFreePort(t *testing.T) int {

@@ -262,19 +262,24 @@ type postfixDialogue map[string]string
 
 var postfixDisconnect = regexp.MustCompile(`: disconnect from \S+ (.*)`)
 
+// newDialogue reads the line in which a connection is summed up.
+func newDialogue(line string) postfixDialogue {
+	d := postfixDialogue{}
+	for _, pair := range strings.Fields(postfixDisconnect.FindStringSubmatch(line)[1]) {
+		command, count, _ := strings.Cut(pair, "=")
+		d[command] = count
+	}
+	return d
+}
+
 // dialogues waits for the end of n connections.
 func (l *postfixLog) dialogues(t *testing.T, n int) []postfixDialogue {
 	t.Helper()
 	var found []postfixDialogue
 	mustSee(t, "the end of connections in the log of Postfix", func() bool {
 		found = nil
-		for _, m := range postfixDisconnect.FindAllStringSubmatch(l.text(t), -1) {
-			d := postfixDialogue{}
-			for _, pair := range strings.Fields(m[1]) {
-				command, count, _ := strings.Cut(pair, "=")
-				d[command] = count
-			}
-			found = append(found, d)
+		for _, line := range postfixDisconnect.FindAllString(l.text(t), -1) {
+			found = append(found, newDialogue(line))
 		}
 		return len(found) >= n
 	})
