@@ -124,6 +124,34 @@ func TestConfigFile(t *testing.T) {
 	})
 }
 
+// What servers say that are no longer trusted is not kept, though it was asked before the file changed.
+func TestConfigChangesDuringALookup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, "*.test. A 192.0.2.1", dnstest.Secure(), dnstest.Delay(4*time.Second))
+		path := filepath.Join(t.TempDir(), "resolv.conf")
+		c := Client{ConfigFile: path, Dial: s.Dial}
+		write := func(text string) {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("options trust-ad")
+		time.Sleep(time.Second)
+		c.Lookup(t.Context(), "first.test", TypeA)
+		write("options none")
+		slow := make(chan Answer)
+		go func() { slow <- c.Lookup(t.Context(), "a.test", TypeA) }()
+		time.Sleep(recheck - 4*time.Second)
+		c.Lookup(t.Context(), "second.test", TypeA) // which reads the file
+		if got := <-slow; !got.Secure {
+			t.Errorf("asked before: %+v", got)
+		}
+		if got := c.Lookup(t.Context(), "a.test", TypeA); got.Result != Records || got.Secure {
+			t.Errorf("asked afterwards: %+v", got)
+		}
+	})
+}
+
 func TestFieldsComeBeforeTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(path, []byte("nameserver 192.0.2.1\noptions trust-ad timeout:7 attempts:4"), 0o600); err != nil {

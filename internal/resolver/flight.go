@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -10,6 +11,7 @@ import (
 type flight struct {
 	cancel  context.CancelCauseFunc
 	waiting int // guarded by the client's lock; at 0 the flight is given up
+	epoch   int // the client's, when it began
 
 	done   chan struct{}
 	answer Answer // written before done is closed
@@ -25,8 +27,7 @@ func (c *Client) shared(ctx context.Context, q question) Answer {
 	case <-f.done:
 		return f.answer
 	case <-ctx.Done():
-		c.leave(q, f)
-		return q.fail(ctx.Err())
+		return c.leave(ctx, q, f)
 	}
 }
 
@@ -56,47 +57,69 @@ func (c *Client) join(ctx context.Context, q question) (Answer, *flight) {
 // launch begins a flight. The lock is held.
 func (c *Client) launch(q question) *flight {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	f := &flight{cancel: cancel, done: make(chan struct{})}
+	f := &flight{cancel: cancel, epoch: c.epoch, done: make(chan struct{})}
 	if c.flights == nil {
 		c.flights = make(map[question]*flight)
 	}
 	c.flights[q] = f
 	c.working.Go(func() {
 		defer cancel(nil)
-		answer := c.resolve(ctx, q)
-		c.land(q, f, answer)
+		answer, failed := c.resolve(ctx, q)
+		c.land(q, f, answer, failed)
 	})
 	return f
 }
 
-func (c *Client) land(q question, f *flight, answer Answer) {
+// land brings the answer to all who wait for it, and to the cache; if every server failed, one that has
+// ended stands in for it.
+func (c *Client) land(q question, f *flight, answer Answer, failed bool) {
 	c.mu.Lock()
 	if c.flights[q] == f {
 		delete(c.flights, q)
 	}
-	c.cache.put(q, answer, time.Now(), c.CacheSize)
+	if f.epoch == c.epoch && !c.closed {
+		answer = c.remember(q, answer, failed, time.Now())
+	}
 	c.mu.Unlock()
 	f.answer = answer
 	close(f.done)
 }
 
-// leave is for a caller who waits no longer. A flight that nobody waits for is given up, and leaves the
-// table at once so that nobody joins it any more.
-func (c *Client) leave(q question, f *flight) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f.waiting--; f.waiting > 0 {
-		return
+// remember keeps the answer, or returns what stands in for it. The lock is held.
+func (c *Client) remember(q question, answer Answer, failed bool, now time.Time) Answer {
+	if failed {
+		if stale, ok := c.cache.hold(q, now); ok {
+			return stale
+		}
 	}
-	f.cancel(context.Canceled)
-	if c.flights[q] == f {
-		delete(c.flights, q)
-	}
+	c.cache.put(q, answer, now, c.staleness(answer, q.typ), c.CacheSize)
+	return answer
 }
 
-// forget empties the cache.
+// leave is for a caller who waits no longer. A flight that nobody waits for is given up, and leaves the
+// table at once so that nobody joins it any more. For a caller whose time is over the servers have
+// failed, and an answer that has ended is better than none.
+func (c *Client) leave(ctx context.Context, q question, f *flight) Answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.waiting--; f.waiting == 0 {
+		f.cancel(context.Canceled)
+		if c.flights[q] == f {
+			delete(c.flights, q)
+		}
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if stale, ok := c.cache.standIn(q, time.Now()); ok {
+			return stale
+		}
+	}
+	return q.fail(ctx.Err())
+}
+
+// forget empties the cache, for what is on its way to it too.
 func (c *Client) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.epoch++
 	c.cache.clear()
 }

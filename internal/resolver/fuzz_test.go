@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -66,7 +65,7 @@ func checkReply(t *testing.T, m *dns.Msg, q question, r reply, err error) {
 		}
 		return
 	}
-	if a.TTL < time.Second || a.TTL > 24*time.Hour || a.Secure && !m.AuthenticatedData {
+	if a.TTL < 0 || a.TTL > longestTTL || a.Secure && !m.AuthenticatedData {
 		t.Fatalf("%+v", a)
 	}
 	if !slices.Contains(reachable(m, q), a.Name) || a.Name != strings.ToLower(a.Name) {

@@ -10,8 +10,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// unprovenTTL is for a negative answer without SOA, which says nothing about how long it holds.
-const unprovenTTL = 60
+// maxRecords is how many records an answer has at most. No mail goes to more hosts or addresses, and a
+// message has room for thousands.
+const maxRecords = 1000
 
 // reply is what one message says about one question.
 type reply struct {
@@ -44,12 +45,25 @@ func (e *serverError) Error() string {
 	return name + " (" + reason + ")"
 }
 
-// bogus tells whether the server says that DNSSEC validation failed, by one of the codes of RFC 8914
-// sections 4.7 to 4.13.
+// bogus tells whether the server says that DNSSEC validation failed. A SERVFAIL that does not say why is
+// none: to ask again with checking disabled (CD) would tell a broken zone from a dead one, but doubles
+// the queries about both, and mail waits for either.
 func (e *serverError) bogus() bool {
-	return e.rcode == dns.RcodeServerFailure && e.extended != nil &&
-		e.extended.InfoCode >= dns.ExtendedErrorCodeDNSBogus &&
-		e.extended.InfoCode <= dns.ExtendedErrorCodeNSECMissing
+	return e.rcode == dns.RcodeServerFailure && e.extended != nil && failedValidation(e.extended.InfoCode)
+}
+
+// failedValidation knows the codes of RFC 8914 sections 4.7 to 4.13 and those of its registry that came
+// later. An indeterminate answer (5) is none of them: nothing was found to be wrong.
+func failedValidation(code uint16) bool {
+	switch code {
+	case dns.ExtendedErrorCodeDNSBogus, dns.ExtendedErrorCodeSignatureExpired,
+		dns.ExtendedErrorCodeSignatureNotYetValid, dns.ExtendedErrorCodeDNSKEYMissing,
+		dns.ExtendedErrorCodeRRSIGsMissing, dns.ExtendedErrorCodeNoZoneKeyBitSet,
+		dns.ExtendedErrorCodeNSECMissing, dns.ExtendedErrorCodeSignatureExpiredBeforeValid,
+		dns.ExtendedErrorCodeUnsupportedNSEC3IterValue:
+		return true
+	}
+	return false
 }
 
 // readReply reads the response to q. An error means that this server has no answer; for a Bogus one the
@@ -62,7 +76,7 @@ func readReply(m *dns.Msg, q question, trustAD bool) (reply, error) {
 		}
 		return reply{}, err
 	}
-	r := reply{answer: Answer{TTL: maxTTL, Secure: trustAD && m.AuthenticatedData}}
+	r := reply{answer: Answer{TTL: longestTTL, Secure: trustAD && m.AuthenticatedData}}
 	owner, err := r.followCNAMEs(m, q)
 	if err != nil {
 		return reply{}, err
@@ -127,7 +141,9 @@ func (r *reply) collect(m *dns.Msg, owner string, t Type) (n int, err error) {
 			return 0, err
 		}
 		r.age(rr)
-		n++
+		if n++; n > maxRecords {
+			return 0, fmt.Errorf("more than %d records", maxRecords)
+		}
 	}
 	return n, nil
 }
@@ -167,35 +183,9 @@ func (r *reply) take(rr dns.RR) error {
 	return nil
 }
 
-// deny reads how long an absence may be kept (RFC 2308 section 5), and refuses what proves none.
-func (r *reply) deny(m *dns.Msg, owner string) error {
-	referral := false
-	for _, rr := range m.Ns {
-		switch rr := rr.(type) {
-		case *dns.SOA:
-			if dns.IsSubDomain(rr.Hdr.Name, owner) {
-				r.answer.TTL = min(r.answer.TTL, boundedTTL(min(rr.Hdr.Ttl, rr.Minttl), maxNegativeTTL))
-				return nil
-			}
-		case *dns.NS:
-			referral = true
-		}
-	}
-	r.answer.TTL = min(r.answer.TTL, boundedTTL(unprovenTTL, maxNegativeTTL))
-	switch {
-	case r.answer.Result == NXDomain:
-		return nil
-	case len(m.Answer) > 0:
-		return errors.New("the records answer another question")
-	case !m.Authoritative && (referral || !m.RecursionAvailable):
-		return errors.New("a referral: the server does not resolve")
-	}
-	return nil
-}
-
 // age lets the answer live no longer than rr.
 func (r *reply) age(rr dns.RR) {
-	r.answer.TTL = min(r.answer.TTL, boundedTTL(rr.Header().Ttl, maxTTL))
+	r.answer.TTL = min(r.answer.TTL, recordTTL(rr.Header().Ttl))
 }
 
 func belongs(rr dns.RR, owner string, t Type) bool {
@@ -218,15 +208,24 @@ func emptyRecord(rr dns.RR) error {
 	return fmt.Errorf("%w: a %v record without content", errMalformed, Type(rr.Header().Rrtype))
 }
 
-func extendedError(m *dns.Msg) *dns.EDNS0_EDE {
-	if opt := m.IsEdns0(); opt != nil {
-		for _, option := range opt.Option {
-			if e, ok := option.(*dns.EDNS0_EDE); ok {
-				return e
-			}
+// extendedError is the reason that the server gives. Of several the one counts that tells of a failed
+// validation: next to it stands what else went wrong on the way there.
+func extendedError(m *dns.Msg) (reason *dns.EDNS0_EDE) {
+	opt := m.IsEdns0()
+	if opt == nil {
+		return nil
+	}
+	for _, option := range opt.Option {
+		e, ok := option.(*dns.EDNS0_EDE)
+		switch {
+		case !ok:
+		case failedValidation(e.InfoCode):
+			return e
+		case reason == nil:
+			reason = e
 		}
 	}
-	return nil
+	return reason
 }
 
 // absolute and bare turn a name into the library's form, with a final dot, and into ours. The root is

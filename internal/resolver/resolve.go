@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/miekg/dns"
 )
@@ -16,12 +15,13 @@ const maxCNAMEs = 8
 var errChain = errors.New("too many CNAMEs, or a loop of them")
 
 // resolve asks the servers until q has its answer: once, or once more where a message ends in a CNAME.
-func (c *Client) resolve(ctx context.Context, q question) Answer {
+// It says whether every server failed, which is no verdict on q.
+func (c *Client) resolve(ctx context.Context, q question) (answer Answer, failed bool) {
 	conf, err := c.settings()
 	if err != nil {
-		return q.fail(err)
+		return q.fail(err), false
 	}
-	at, ttl, secure := q, maxTTL, true
+	at, ttl, secure := q, longestTTL, true
 	for hops := 0; ; {
 		r, server, err := c.ask(ctx, conf, at)
 		hops += r.hops
@@ -29,8 +29,13 @@ func (c *Client) resolve(ctx context.Context, q question) Answer {
 			r, err = reply{}, errChain
 		}
 		if err != nil {
-			return Answer{Result: r.answer.Result, Name: at.name,
+			answer := Answer{Result: r.answer.Result, Name: at.name,
 				Err: &Error{Name: q.name, Type: q.typ, Server: server, Err: err}}
+			if ctx.Err() != nil {
+				return answer, false
+			}
+			answer.TTL = c.failureTTL()
+			return answer, answer.Result == TempFail && !errors.Is(err, errChain)
 		}
 		ttl = min(ttl, r.answer.TTL)
 		secure = secure && r.answer.Secure
@@ -39,8 +44,12 @@ func (c *Client) resolve(ctx context.Context, q question) Answer {
 			continue
 		}
 		answer := r.answer
-		answer.TTL, answer.Secure = max(ttl, minTTL), secure
-		return answer
+		answer.TTL, answer.Secure = ttl, secure
+		answer.TTL = c.bound(answer, q.typ)
+		if answer.Name == q.name {
+			answer.Name = q.name // one string in the cache, not two
+		}
+		return answer, false
 	}
 }
 
@@ -91,12 +100,4 @@ func (c *Client) converse(ctx context.Context, server string, query *dns.Msg) (*
 		return nil, fmt.Errorf("%w: truncated over TCP", errMalformed)
 	}
 	return m, err
-}
-
-// boundedTTL is a record's TTL within what we keep. RFC 2181 section 8: one with the highest bit is 0.
-func boundedTTL(seconds uint32, most time.Duration) time.Duration {
-	if seconds > 1<<31-1 {
-		seconds = 0
-	}
-	return max(minTTL, min(most, time.Duration(seconds)*time.Second))
 }

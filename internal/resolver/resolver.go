@@ -91,8 +91,11 @@ type Answer struct {
 	Secure bool
 	// Name is the name at the end of the chain of CNAMEs, lower-case and without the final dot.
 	Name string
-	// TTL is how long the answer may be kept from now on.
+	// TTL is how long the answer may be kept from now on; for a failure, how long it is not asked again.
 	TTL time.Duration
+	// Stale: the records are older than their TTL allows, and are given because every server failed (RFC
+	// 8767). Such an answer has records, is not Secure, and has a TTL of 30 s at most.
+	Stale bool
 
 	// The records, according to the type that was asked for, in the server's order.
 	MX    []MX
@@ -150,8 +153,23 @@ type Client struct {
 	Timeout time.Duration
 	// Attempts is how many times the list of servers is gone through; 0: 2, or what ConfigFile says.
 	Attempts int
-	// CacheSize is how many answers are kept; 0: 10000; negative: none.
+	// CacheSize is how many answers are kept, of which one with more than 512 bytes of records counts
+	// for several; 0: 10000; negative: none.
 	CacheSize int
+	// MinTTL is how long an answer is kept at least; 0: 1 s. Secure answers and TLSA records are not kept
+	// beyond their TTL, or 1 s: with it end the signatures that prove them. A record that is changed is
+	// seen that much later, so a few minutes are much.
+	MinTTL time.Duration
+	// MaxTTL is how long an answer is kept at most; 0: 24 h. It comes before MinTTL. For an absence it is
+	// never more than 1 h.
+	MaxTTL time.Duration
+	// MaxStale is for how long after their TTL records are used if every server fails, or does not answer
+	// before the deadline of the caller's context (RFC 8767); 0: 24 h; negative: not at all. TLSA records,
+	// secure answers, absences and null MXs are never used so.
+	MaxStale time.Duration
+	// FailureTTL is how long TempFail and Bogus are given to all who ask without asking the servers again
+	// (RFC 9520): from 1 s to 5 min; 0: 5 s; negative: not at all.
+	FailureTTL time.Duration
 	// Dial opens a connection to a server for each query; network is "udp" or "tcp". The connection's
 	// deadlines must work. Nil: net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -162,6 +180,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	closed  bool
+	epoch   int // how often the cache was emptied
 	cache   cache
 	flights map[question]*flight
 }

@@ -26,8 +26,7 @@ type conduct struct {
 type failure struct {
 	name     string
 	rcode    int
-	extended uint16
-	explains bool
+	extended []uint16
 }
 
 // ServFail answers questions about these names with SERVFAIL; without names, every question.
@@ -43,11 +42,12 @@ func Fail(rcode int, names ...string) Option {
 }
 
 // Explain answers questions about these names with SERVFAIL and an extended error (RFC 8914), where the
-// query has EDNS; without names, every question. Code 6 is "DNSSEC Bogus".
+// query has EDNS; without names, every question. Code 6 is "DNSSEC Bogus". Each Explain about the same
+// names adds its code to that answer.
 func Explain(code uint16, names ...string) Option {
 	return func(c *conduct) {
 		for _, name := range orAll(names) {
-			c.failures = append(c.failures, failure{name, dns.RcodeServerFailure, code, true})
+			c.failures = append(c.failures, failure{name, dns.RcodeServerFailure, []uint16{code}})
 		}
 	}
 }
@@ -115,12 +115,7 @@ func (c *conduct) answer(network string, query *dns.Msg, z zone) *dns.Msg {
 	if edns != nil {
 		m.SetEdns0(1232, false)
 	}
-	if i := slices.IndexFunc(c.failures, func(f failure) bool { return about(f.name, q.Name) }); i >= 0 {
-		f := c.failures[i]
-		m.Rcode = f.rcode
-		if opt := m.IsEdns0(); f.explains && opt != nil {
-			opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: f.extended})
-		}
+	if c.fail(m, q.Name) {
 		return m
 	}
 	c.fill(m, query, z)
@@ -138,6 +133,25 @@ func (c *conduct) answer(network string, query *dns.Msg, z zone) *dns.Msg {
 		m.Question[0].Name = "wrong." + q.Name
 	}
 	return m
+}
+
+// fail makes m what the first failure about name says, with the reasons of all of them.
+func (c *conduct) fail(m *dns.Msg, name string) bool {
+	found := false
+	for _, f := range c.failures {
+		if !about(f.name, name) {
+			continue
+		}
+		if !found {
+			found, m.Rcode = true, f.rcode
+		}
+		if opt := m.IsEdns0(); opt != nil {
+			for _, code := range f.extended {
+				opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: code})
+			}
+		}
+	}
+	return found
 }
 
 func (c *conduct) fill(m, query *dns.Msg, z zone) {

@@ -158,6 +158,16 @@ func (s *Server) Set(options ...Option) {
 	}
 }
 
+// Reset replaces all options.
+func (s *Server) Reset(options ...Option) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conduct = conduct{}
+	for _, option := range options {
+		option(&s.conduct)
+	}
+}
+
 // Queries is how many queries came for name and a type like "MX", over UDP and TCP; one that was
 // repeated over TCP counts twice. It panics if there is no such type.
 func (s *Server) Queries(name, typ string) int {
