@@ -68,6 +68,35 @@
 // not bear it is remembered and served one by one. Content above 128 KiB waits until recipients were
 // accepted.
 //
+// # Where mail goes, and who may read it
+//
+// Mail goes to the domain's mail exchangers, best preference first, equals in random order; to the domain itself where
+// it has none; nowhere where it says so (a null MX: 556 5.1.10), where the hosts are prohibited (550 5.4.4), or where
+// they are this host and worse ([Runtime].OwnNames: 554 5.4.6). What cannot be found out now is Transient (451 4.4.4). The
+// address that was checked is the one that is dialled. What three parties ask of TLS is weighed for each host:
+//
+//	enable_tls              no STARTTLS   it fails or stalls                     a bad certificate       refused, or meddled with
+//	Disabled                in clear      -                                      -                       -
+//	Opportunistic           in clear      the host fails; in clear if so said    as if it had failed     the host fails
+//	OpportunisticInsecure   in clear      in clear, at once                      does not matter         the host fails
+//	RequiredInsecure        the host fails, and with whatever else goes wrong; but the certificate does not matter
+//	Required                the host fails, and with whatever else goes wrong
+//
+// "If so said": at once with opportunistic_tls_reconnect_on_failed_handshake, else from the next connection on and for as
+// long as remember_broken_tls. Clear text is always a new connection; what is remembered is the address. What the host
+// and the domain ask for comes before enable_tls, but never lowers what it requires:
+//
+//	TLSA records (DANE), usable                   Required, and the certificate matches them; MTA-STS has no say
+//	TLSA records that cannot be looked up         nothing is sent to the host
+//	MTA-STS, enforce                              Required; hosts that are not named are not in the plan
+//	TLSA records, none of them usable             RequiredInsecure
+//	MTA-STS, testing                              OpportunisticInsecure
+//	the message requires TLS (RFC 8689)           Required, where DNSSEC, MTA-STS or an mx_list vouches for the host
+//	the message says TLS-Required: No             OpportunisticInsecure, and neither DANE nor MTA-STS has a say
+//
+// DANE is only as good as the resolver's word: see [DNS].TrustAD. Which policy applied and why is in [PlannedHost] and
+// [Session], and what came of it in [Trace].TLSReport, in the terms of RFC 8460.
+//
 // # Config is data
 //
 // A config that parses is a config that runs: unknown keys, wrong types, impossible values and
@@ -100,6 +129,7 @@
 //	'[::1]:2025', dir_mode = 509.0   an error                 accepted: there is one meaning only
 //	one entry does not resolve       the session cannot start the others are tried: that is what they are there for
 //	a null MX among other MXs        the domain is refused    it is passed over (RFC 7505 section 3)
+//	this host among a domain's MXs   not known                it and all worse ones are left out (RFC 5321 section 5.1)
 //	an address twice in a plan       tried twice              tried once: it would fail twice
 //	2yz other than 250               not accepted             accepted: the first digit decides (RFC 5321 section 4.2.1)
 //	DATA refused, RCPT 550 before    everybody gets DATA's    each recipient keeps its own reply: one of them is permanent
@@ -110,7 +140,14 @@
 //	LMTP, several recipients         one reply for all        one reply for each (RFC 2033 section 4.2)
 //	the reply to the content         after at most 5 minutes  10 minutes (RFC 5321 section 4.5.3.2.6): leaving earlier duplicates
 //	EHLO refused with 500 or 502     the host fails           HELO (RFC 5321 section 3.2)
-//	TLS fails, OpportunisticInsecure in clear on that socket  the host fails: what is on the socket is anybody's guess
+//	TLS fails, OpportunisticInsecure in clear on that socket  in clear on a new one: what is on the socket is anybody's guess
+//	a handshake that stalls          not remembered           like one that fails: the peer is broken either way
+//	broken TLS                       remembered by site       by address: one bad host says nothing of the others
+//	broken TLS under Required        remembered               not: a wrong certificate must not lead others to clear text
+//	MTA-STS, testing                 lowers Required          does not lower what the operator requires
+//	TLSA records, none usable        lowers Required          does not lower what the operator requires
+//	TLSA records at an alias         at its own name only     at the end of the alias first, where that is secure (RFC 7672 2.2.3)
+//	openssl_*, rustls_* options      engines and ciphers      a config error: Go's TLS chooses, tls_min_version remains
 //	bare CR, bare LF in content      sent as they are         sent as a space, as CRLF: nothing can be smuggled past a lax peer
 //	NUL in content                   sent as it is            Permanent 5.6.0: no message has one (RFC 5322 section 2.1), but in BINARYMIME
 //	content over the peer's SIZE     sent, and refused        Permanent 5.3.4 without sending it (RFC 1870 section 6.1)
