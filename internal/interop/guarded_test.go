@@ -1,0 +1,105 @@
+//go:build interop && linux
+
+package interop
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/mtadelivery/delivery"
+)
+
+// Every scenario of DANE with a real resolver and a real server, where the operator wants no TLS at all: what the
+// domain's records ask for happens all the same, and no word of the mail is said to a host that fails them.
+func TestDANE(t *testing.T) {
+	log := lab.hosts.log(t)
+	var domains []string
+	wantTLS, wantClear := 0, 0
+	for _, sc := range lab.scenarios {
+		domains = append(domains, sc.domain)
+		switch sc.outcome {
+		case verifiedByDANE, notVerified:
+			wantTLS++
+		case asEnableTLS:
+			wantClear++
+		}
+	}
+	results := lab.hosts.deliver(t, delivery.EgressPath{EnableTLS: "Disabled", EnableDANE: true}, domains...)
+	for _, sc := range lab.scenarios {
+		t.Run(sc.name, func(t *testing.T) {
+			r := results[sc.domain]
+			got := fmt.Sprint(r.Status)
+			if s := r.Session; r.Status == delivery.Delivered && s.TLS != nil {
+				got += fmt.Sprintf(" by %s, %s", s.TLS.By, s.TLSPolicy.DANE)
+			}
+			want := map[outcome]string{verifiedByDANE: "delivered by dane, ok", notVerified: "delivered by none, unusable",
+				deferred: "transient", asEnableTLS: "delivered"}[sc.outcome]
+			if sc.outcome == notVerified && strings.HasPrefix(got, "delivered by pkix") { // a good one is no worse
+				got = strings.Replace(got, "pkix", "none", 1)
+			}
+			if got != want {
+				t.Errorf("%s, want %s: %s, %+v", got, want, r.Response, r.Session)
+			}
+		})
+	}
+	overTLS, inClear := 0, 0
+	count := func() bool {
+		overTLS, inClear = 0, 0
+		for _, match := range mailHostLine.FindAllStringSubmatch(log.text(t), -1) {
+			switch d := newDialogue(match[2]); {
+			case d["mail"] == "":
+			case d["starttls"] == "1":
+				overTLS++
+			default:
+				inClear++
+			}
+		}
+		return overTLS == wantTLS && inClear == wantClear
+	}
+	if err := eventually("the dialogues", count); err != nil {
+		t.Errorf("%d with mail over TLS and %d in clear, want %d and %d:\n%s", overTLS, inClear, wantTLS, wantClear, log.text(t))
+	}
+}
+
+// Every domain with an MTA-STS policy, with real HTTPS servers, where the operator takes any certificate.
+func TestMTASTS(t *testing.T) {
+	var domains []string
+	for _, g := range lab.guards {
+		domains = append(domains, g.domain())
+	}
+	results := lab.hosts.deliver(t, delivery.EgressPath{EnableTLS: "OpportunisticInsecure"}, domains...)
+	for _, g := range lab.guards {
+		t.Run(g.name, func(t *testing.T) {
+			r := results[g.domain()]
+			got := fmt.Sprint(r.Status)
+			if r.Status == delivery.Delivered && r.Session.TLS != nil && r.Session.TLS.Verified {
+				got += " by " + r.Session.TLS.By
+			}
+			switch g.ends {
+			case guardedVerified:
+				if got != "delivered by mta-sts" || r.Session.TLSPolicy.MTASTS != "enforce" {
+					t.Errorf("%s: %s, %+v", got, r.Response, r.Session)
+				}
+			case guardedDeferred:
+				if r.Status != delivery.Transient {
+					t.Errorf("%s: %s, %+v", got, r.Response, r.Session)
+				}
+			default:
+				if r.Status != delivery.Delivered || r.Session.TLSPolicy.MTASTS == "enforce" {
+					t.Errorf("%s: %s, %+v", got, r.Response, r.Session)
+				}
+			}
+		})
+	}
+}
+
+// dial connects to the servers where they are: policy hosts have a port of their own.
+func (m *mailHosts) dial(ctx context.Context, to delivery.DialRequest) (net.Conn, error) {
+	if strings.HasSuffix(to.Address, ":443") {
+		return lab.policies.dial(ctx, to.Network, to.Address)
+	}
+	return new(net.Dialer).DialContext(ctx, to.Network, to.Address)
+}
