@@ -1035,7 +1035,7 @@ type wayName struct {
 }
 
 // maxWays is how many ways an engine keeps.
-const maxWays = 10_000
+const maxWays = 100_000
 
 func (e *smtpEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
 	w, failed := e.sources.choose(ctx, a, true, e)

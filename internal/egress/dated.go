@@ -43,6 +43,13 @@ func (d *Dated[K, V]) Put(key K, value V, expires time.Time) (old V) {
 	return old
 }
 
+// Len is how many values are kept, those included whose date has passed.
+func (d *Dated[K, V]) Len() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.values)
+}
+
 // Equals holds one of all values that are equal, by a digest of theirs. When there are more than Max it begins
 // anew. With Max set it is ready for use, by many goroutines.
 type Equals[V any] struct {
