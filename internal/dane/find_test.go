@@ -87,6 +87,11 @@ func TestFind(t *testing.T) {
 			map[string]resolver.Answer{atHost: noName}, []string{atHost}, None, ""},
 		{"secure, absence not validated", []resolver.Answer{secure(plain)},
 			map[string]resolver.Answer{atHost: unproof}, []string{atHost}, None, ""},
+		{"secure, records behind a CNAME of their own", []resolver.Answer{secure(plain)},
+			map[string]resolver.Answer{atHost: {Result: resolver.Records, Secure: true, Name: "_dane.example.org", TLSA: []resolver.TLSA{good}}},
+			[]string{atHost}, OK, "mx.example.com"},
+		{"secure, a name too long for the labels in front", []resolver.Answer{secure(plain)},
+			map[string]resolver.Answer{atHost: {Result: resolver.NXDomain, Err: resolver.ErrName}}, []string{atHost}, None, ""},
 		{"secure, SERVFAIL", []resolver.Answer{secure(plain)},
 			map[string]resolver.Answer{atHost: failed}, []string{atHost}, TempFail, ""},
 		{"secure, bogus", []resolver.Answer{secure(plain)},
@@ -404,6 +409,25 @@ func TestSuppressedAnswersNeverOpen(t *testing.T) {
 	t.Logf("%d worlds, %d of them closed", worlds, closed)
 	if closed == 0 || closed == worlds {
 		t.Error("the worlds are all alike")
+	}
+}
+
+// From a resolver that does not validate nothing follows, and no TLSA record is asked for.
+func TestWithoutValidation(t *testing.T) {
+	for _, name := range []string{"mx.example.com", "host.example.net", ""} {
+		for _, a := range addressAnswers(false, name) {
+			for _, aaaa := range addressAnswers(false, name) {
+				for _, cname := range []resolver.Answer{aliased, unproof, failed} {
+					z := &zone{t: t, answers: map[string]resolver.Answer{"CNAME mx.example.com": cname}}
+					p := Find(t.Context(), z.lookup, Host{Name: "mx.example.com", Port: 25, Secure: true, Addresses: []resolver.Answer{a, aaaa}})
+					unknown := a.Result == resolver.TempFail && aaaa.Result == resolver.TempFail ||
+						len(z.asked) > 0 && cname.Result == resolver.TempFail
+					if want := map[bool]Status{true: TempFail, false: InsecureChain}[unknown]; p.Status != want {
+						t.Errorf("%v, %v and %v of %q: %v, want %v", a.Result, aaaa.Result, cname.Result, name, p.Status, want)
+					}
+				}
+			}
+		}
 	}
 }
 

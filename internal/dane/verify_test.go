@@ -10,11 +10,12 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/mtadelivery/delivery/internal/resolver"
+	"github.com/mtadelivery/delivery/internal/smtptest"
 )
 
 // check verifies and compares with what is wanted: a failure type, or the depth and name of a match.
@@ -195,6 +196,51 @@ func TestVerifyTA(t *testing.T) {
 	}
 }
 
+// Whatever is sent beside the server's certificate, in whatever order: an issuer counts exactly if it is the
+// issuer of the chain, and it and all that is between are at hand.
+func TestVerifyEveryChain(t *testing.T) {
+	f := newFixture(t)
+	others := chainOf(f.middle, f.root, f.stranger, issue(t, f.stranger, authority("Middle")))
+	arrangements(others, func(sent []*x509.Certificate) {
+		chain := append(chainOf(f.leaf), sent...)
+		middle, root := slices.Index(sent, f.middle.Certificate), slices.Index(sent, f.root.Certificate)
+		for selector := range uint8(2) {
+			for matching := range uint8(3) {
+				for _, issuer := range append(chainOf(f.leaf), others...) {
+					r := tlsa(2, selector, matching, issuer)
+					depth, ok := 0, false
+					switch issuer {
+					case f.middle.Certificate:
+						depth, ok = middle+1, middle >= 0 || matching == 0
+					case f.root.Certificate:
+						depth, ok = root+1, middle >= 0 && (root >= 0 || matching == 0)
+					}
+					if depth == 0 {
+						depth = -1
+					}
+					match, err := policyOf(r).Verify(chain, now)
+					if (err == nil) != ok || ok && match.Depth != depth {
+						t.Fatalf("%s of %v in %d certificates: %+v, %v; want %v at %d",
+							parameters(r), issuer.Subject, len(chain), match, err, ok, depth)
+					}
+				}
+			}
+		}
+	})
+}
+
+// arrangements calls f with each choice of the certificates in each order.
+func arrangements(from []*x509.Certificate, f func([]*x509.Certificate)) {
+	var extend func(chosen, rest []*x509.Certificate)
+	extend = func(chosen, rest []*x509.Certificate) {
+		f(chosen)
+		for i, cert := range rest {
+			extend(append(slices.Clone(chosen), cert), slices.Delete(slices.Clone(rest), i, i+1))
+		}
+	}
+	extend(nil, from)
+}
+
 // One record that is right is enough, wherever it is, and whatever the others are.
 func TestVerifyRotation(t *testing.T) {
 	f := newFixture(t)
@@ -288,7 +334,7 @@ func TestVerifyByStatus(t *testing.T) {
 // handshake does one over TLS and returns what both sides say.
 func handshake(t *testing.T, config *tls.Config, cert tls.Certificate) (sni string, err error) {
 	t.Helper()
-	client, peer := net.Pipe()
+	client, peer := smtptest.Pipe()
 	defer client.Close()
 	done := make(chan struct{})
 	go func() {
