@@ -31,7 +31,7 @@ type known struct {
 	held   held
 	loaded bool // the store was asked
 
-	// The last fetch that failed, if it was later than the one of held.
+	// The last fetch that failed.
 	failedID string
 	failure  error
 	retryAt  time.Time
@@ -67,7 +67,8 @@ func (k *known) conclude(status Status, err error, now, next time.Time) {
 	}
 }
 
-// undecided is the result if nothing new could be found out.
+// undecided is the result if nothing new could be found out. It is for those who wait and not remembered:
+// the next who asks begins again.
 func (k known) undecided(domain string, now time.Time, err error) Result {
 	if !k.held.alive(now) {
 		return Result{Err: err}
@@ -147,9 +148,7 @@ func (c *Cache) handOver(domain string, f *flight, k known) *flight {
 func (c *Cache) land(domain string, f *flight, k known, found finding) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !found.uncertain {
-		c.memory.put(domain, k, c.size())
-	}
+	c.memory.put(domain, k, c.size())
 	f.result = found.result
 	close(f.done)
 	delete(c.flights, domain)
@@ -160,8 +159,7 @@ func (c *Cache) land(domain string, f *flight, k known, found finding) {
 
 // finding is what a step of a flight found out.
 type finding struct {
-	result    Result // for those who wait
-	uncertain bool   // nothing was found out that is worth remembering
+	result Result // for those who wait
 
 	renew bool // instead of a result: the policy of the record with this id is to be fetched
 	id    string
@@ -173,7 +171,7 @@ func (c *Cache) look(ctx context.Context, domain string, k *known) finding {
 	id, ttl, status, err := c.record(ctx, domain)
 	now := time.Now()
 	if ctx.Err() != nil {
-		return finding{result: k.undecided(domain, now, context.Cause(ctx)), uncertain: true}
+		return finding{result: k.undecided(domain, now, context.Cause(ctx))}
 	}
 	next := now.Add(min(ttl, maxCheck))
 	switch {
@@ -226,13 +224,13 @@ func (c *Cache) record(ctx context.Context, domain string) (id string, ttl time.
 // renew fetches the policy that the record that was found speaks of.
 func (c *Cache) renew(ctx context.Context, domain string, record finding, k *known) finding {
 	if err := c.turn(ctx); err != nil {
-		return finding{result: k.undecided(domain, time.Now(), err), uncertain: true}
+		return finding{result: k.undecided(domain, time.Now(), err)}
 	}
 	policy, body, err := c.fetch(ctx, domain)
 	<-c.turns
 	now := time.Now()
 	if ctx.Err() != nil {
-		return finding{result: k.undecided(domain, now, context.Cause(ctx)), uncertain: true}
+		return finding{result: k.undecided(domain, now, context.Cause(ctx))}
 	}
 	id, next := record.id, record.next
 	if err != nil {
@@ -241,7 +239,6 @@ func (c *Cache) renew(ctx context.Context, domain string, record finding, k *kno
 		k.conclude(FetchFailed, err, now, earlier(next, k.retryAt))
 		return finding{result: k.result}
 	}
-	k.failedID, k.failure, k.retryAt = "", nil, time.Time{}
 	k.held = held{id, policy, now, now.Add(lifetime(policy))}
 	k.loaded = true // what the store may have is older
 	c.save(ctx, domain, body, k.held)

@@ -58,6 +58,16 @@ func TestCloseDuringAFetch(t *testing.T) {
 	}
 }
 
+func TestClosedWithAPolicy(t *testing.T) {
+	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
+		expect(t, c, Fetched, Enforce)
+		closed(t, c)
+		if r := expect(t, c, Unknown, None); r.Err != ErrClosed {
+			t.Error(r.Err)
+		}
+	})
+}
+
 func TestCloseOfWhatWasNotUsed(t *testing.T) {
 	var c Cache
 	closed(t, &c)
@@ -137,7 +147,8 @@ func TestManyCallers(t *testing.T) {
 	w := newWorld(t, "1", enforce)
 	w.config = w.ca.Server(t, "mta-sts.a.test", "mta-sts.b.test", "mta-sts.c.test")
 	c := w.cache()
-	c.Size, c.Fetches, c.Store = 2, 2, &shelf{}
+	store := &shelf{}
+	c.Size, c.Fetches, c.Store = 2, 2, store
 	var callers sync.WaitGroup
 	for i := range 100 {
 		callers.Go(func() {
@@ -163,6 +174,11 @@ func TestManyCallers(t *testing.T) {
 	callers.Wait()
 	closed(t, c)
 	w.hosts.Wait()
+	for domain, entry := range store.entries {
+		if entry.Fetched != entry.Fetched.Round(0) || entry.Expires != entry.Expires.Round(0) {
+			t.Errorf("%s: the times of an entry hold a monotonic clock", domain)
+		}
+	}
 	if len(c.flights) != 0 || len(c.turns) != 0 || w.now != 0 {
 		t.Errorf("%d flights, %d turns, %d connections are left", len(c.flights), len(c.turns), w.now)
 	}

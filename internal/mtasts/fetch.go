@@ -166,16 +166,10 @@ func policyBody(answer *http.Response) ([]byte, error) {
 		return nil, fmt.Errorf("%w: it is encoded as %q", errInvalid, excerpt(coding))
 	}
 	if answer.ContentLength > maxBody {
-		return nil, errTooLong
+		return nil, fmt.Errorf("%w: it is longer than %d bytes", errInvalid, maxBody)
 	}
-	body, err := io.ReadAll(io.LimitReader(answer.Body, maxBody+1))
-	if len(body) > maxBody {
-		return nil, errTooLong
-	}
-	return body, err
+	return io.ReadAll(io.LimitReader(answer.Body, maxBody+1)) // one more, for Parse to refuse
 }
-
-var errTooLong = fmt.Errorf("%w: it is longer than %d bytes", errInvalid, maxBody)
 
 // untilNotified is the connection below TLS, whose end is an error: crypto/tls lets it pass for the peer's
 // own end of data, and anybody on the way can bring it about (RFC 9112 section 9.8).

@@ -66,7 +66,7 @@ func TestFetch(t *testing.T) {
 		{"name of a wildcard", ca.Server(t, "*.example.com"), text("text/plain", enforce), Fetched, NoFailure, ""},
 		{"the right request", nil, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != "GET" || r.Host != "mta-sts.example.com" || r.RequestURI != "/.well-known/mta-sts.txt" ||
-				r.TLS.ServerName != "mta-sts.example.com" || !r.Close || len(r.Cookies()) != 0 {
+				r.TLS.ServerName != "mta-sts.example.com" || r.TLS.NegotiatedProtocol != "http/1.1" || !r.Close || len(r.Cookies()) != 0 {
 				w.WriteHeader(http.StatusTeapot)
 			}
 			text("text/plain", enforce)(w, r)

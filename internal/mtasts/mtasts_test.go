@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mtadelivery/delivery/internal/resolver"
+	"github.com/mtadelivery/delivery/internal/resolver/dnstest"
 )
 
 const day = 24 * time.Hour
@@ -117,6 +118,28 @@ func TestWhatIsNoDomain(t *testing.T) {
 	})
 }
 
+// Without a Lookup a resolver of its own is asked, and closed with the cache.
+func TestOwnResolver(t *testing.T) {
+	inBubble(t, "", enforce, func(t *testing.T, w *world, c *Cache) {
+		server, err := dnstest.New(`_mta-sts.example.com. 300 TXT "v=STSv1; " "id=7"`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Lookup = nil
+		c.own.Servers, c.own.Dial = []string{"192.0.2.1"}, server.Dial
+		if r := expect(t, c, Fetched, Enforce); r.ID != "7" {
+			t.Errorf("%+v", r)
+		}
+		if r := c.Get(t.Context(), "example.net"); r.Status != NoRecord {
+			t.Errorf("%+v", r)
+		}
+		closed(t, c)
+		if r := c.own.Lookup(t.Context(), "example.com", resolver.TypeTXT); !errors.Is(r.Err, resolver.ErrClosed) {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
 func TestNewID(t *testing.T) {
 	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
 		expect(t, c, Fetched, Enforce)
@@ -145,15 +168,17 @@ func TestNewID(t *testing.T) {
 
 func TestRefreshAheadOfTime(t *testing.T) {
 	for _, test := range []struct {
-		maxAge, due time.Duration
+		maxAge, ttl, due time.Duration
 	}{
-		{7 * day, day},
-		{day, 12 * time.Hour},
-		{10 * time.Minute, 5 * time.Minute},
+		{7 * day, 5 * time.Minute, day},
+		{day, 5 * time.Minute, 12 * time.Hour},
+		{5 * time.Hour, time.Hour, 150 * time.Minute},
+		{10 * time.Minute, time.Hour, 5 * time.Minute},
 	} {
 		t.Run(test.maxAge.String(), func(t *testing.T) {
 			body := Policy{Enforce, []string{"mx.example.com"}, test.maxAge}.String()
 			inBubble(t, "1", body, func(t *testing.T, w *world, c *Cache) {
+				w.answer.TTL = test.ttl
 				begin := time.Now()
 				expect(t, c, Fetched, Enforce)
 				for time.Since(begin) < test.due-time.Minute {
@@ -257,6 +282,7 @@ func TestLog(t *testing.T) {
 						return a
 					},
 				}))
+				c.Store = &shelf{}
 				c.Get(t.Context(), "example.com")
 				time.Sleep(2 * day)
 				w.set(func() { test.change(w) })
@@ -318,6 +344,7 @@ func TestExpiredAndServerDown(t *testing.T) {
 
 func TestFailedFetchIsBackedOff(t *testing.T) {
 	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
+		w.answer.TTL = time.Hour
 		w.down = errDown
 		expect(t, c, FetchFailed, None)
 		for range 4 {
@@ -364,6 +391,22 @@ func TestBackOffIsPerID(t *testing.T) {
 		expect(t, c, FetchFailed, None)
 		expectCounts(t, w, 3, 2)
 		expect(t, c, Cached, Enforce)
+	})
+}
+
+// A look at the record while a fetch is backed off does not put the next attempt off.
+func TestBackOffEndsInTime(t *testing.T) {
+	inBubble(t, "1", enforce, func(t *testing.T, w *world, c *Cache) {
+		w.answer.TTL = time.Minute
+		w.down = errDown
+		expect(t, c, FetchFailed, None)
+		time.Sleep(time.Minute)
+		w.set(func() { w.answer.TTL = time.Hour })
+		expect(t, c, FetchFailed, None)
+		expectCounts(t, w, 2, 1)
+		time.Sleep(4 * time.Minute)
+		expect(t, c, FetchFailed, None)
+		expectCounts(t, w, 3, 2)
 	})
 }
 

@@ -31,6 +31,7 @@ const (
 	// Testing asks for reports and forbids no delivery.
 	Testing
 	// Enforce forbids delivery to hosts that the policy does not name or whose certificate is not valid.
+	// That is no reason to give mail up: there may be a newer policy (RFC 8461 section 5.1).
 	Enforce
 )
 

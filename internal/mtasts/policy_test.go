@@ -141,6 +141,7 @@ func TestMatches(t *testing.T) {
 		{"mk.example", []string{"MK.example"}, []string{"m\xff.example"}},
 		{"", nil, []string{"", ".", "a"}},
 		{"*.", nil, []string{"", ".", "a", "a."}},
+		{"*..", nil, []string{"", ".", "a", "a."}},
 		{"*", nil, []string{"a", "a.b"}},
 	} {
 		p := Policy{MX: []string{"other.example.org", test.pattern}}
