@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -64,10 +65,21 @@ func (c *Client) launch(q question) *flight {
 	c.flights[q] = f
 	c.working.Go(func() {
 		defer cancel(nil)
-		answer, failed := c.resolve(ctx, q)
+		answer, failed := c.inTurn(ctx, q)
 		c.land(q, f, answer, failed)
 	})
 	return f
+}
+
+// inTurn resolves q when its turn has come.
+func (c *Client) inTurn(ctx context.Context, q question) (answer Answer, failed bool) {
+	if c.MaxQueries >= 0 {
+		if err := c.turns.take(ctx, cmp.Or(c.MaxQueries, defaultMaxQueries)); err != nil {
+			return q.fail(err), false
+		}
+		defer c.turns.give()
+	}
+	return c.resolve(ctx, q)
 }
 
 // land brings the answer to all who wait for it, and to the cache; if every server failed, one that has

@@ -170,12 +170,16 @@ type Client struct {
 	// FailureTTL is how long TempFail and Bogus are given to all who ask without asking the servers again
 	// (RFC 9520): from 1 s to 5 min; 0: 5 s; negative: not at all.
 	FailureTTL time.Duration
+	// MaxQueries is how many questions are asked at once; 0: 128; negative: any number. The others wait for
+	// their turn, in the order in which they came.
+	MaxQueries int
 	// Dial opens a connection to a server for each query; network is "udp" or "tcp". The connection's
 	// deadlines must work. Nil: net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	file    configFile
 	hosts   hostsFile
+	turns   turns
 	working sync.WaitGroup // the flights
 
 	mu      sync.Mutex
