@@ -53,8 +53,12 @@ func (c *cache) get(q question, now time.Time) (Answer, bool) {
 }
 
 // put keeps answer for its TTL and, as a stale one, for staleness more, in a cache of size places (see
-// [Client.CacheSize]). What has no TTL, or needs more places than there are, is not kept.
+// [Client.CacheSize]). What has no TTL says nothing, and leaves what is kept; what needs more places than
+// there are only replaces it.
 func (c *cache) put(q question, answer Answer, now time.Time, staleness time.Duration, size int) {
+	if answer.TTL <= 0 {
+		return
+	}
 	if old := c.entries[q]; old != nil {
 		c.remove(old)
 	}
@@ -62,7 +66,7 @@ func (c *cache) put(q question, answer Answer, now time.Time, staleness time.Dur
 		size = defaultCacheSize
 	}
 	weight := answer.weight()
-	if answer.TTL <= 0 || weight > size {
+	if weight > size {
 		return
 	}
 	for c.weight+weight > size {

@@ -32,7 +32,7 @@ const (
 
 // settings say whom to ask, and how.
 type settings struct {
-	servers  []string // addresses with ports
+	servers  []server
 	timeout  time.Duration
 	attempts int
 	trustAD  bool
@@ -56,6 +56,7 @@ func (c *Client) settings() (settings, error) {
 		}
 		if changed { // other servers may know other names, and may be trusted less
 			c.forget()
+			c.roster.clear()
 		}
 	}
 	if c.Timeout > 0 {
@@ -66,22 +67,6 @@ func (c *Client) settings() (settings, error) {
 	}
 	s.trustAD = s.trustAD || c.TrustAD
 	return s, nil
-}
-
-// parseServer reads an IP address with a port, or without one for port 53. A name is none: who would
-// resolve it?
-func parseServer(text string) (string, error) {
-	if at, err := netip.ParseAddrPort(text); err == nil && at.Port() != 0 {
-		return at.String(), nil
-	}
-	inner := text
-	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
-		inner = text[1 : len(text)-1]
-	}
-	if ip, err := netip.ParseAddr(inner); err == nil {
-		return netip.AddrPortFrom(ip, 53).String(), nil
-	}
-	return "", fmt.Errorf("server %q: want an IP address, with or without a port", text)
 }
 
 // configFile keeps what was read from a file. Its zero value is ready, and safe for concurrent use.
@@ -139,7 +124,7 @@ func parseConfig(r io.Reader) (settings, error) {
 		case len(words) < 2:
 		case words[0] == "nameserver":
 			if ip, err := netip.ParseAddr(words[1]); err == nil && len(s.servers) < maxFileServers {
-				s.servers = append(s.servers, netip.AddrPortFrom(ip, 53).String())
+				s.servers = append(s.servers, server{address: netip.AddrPortFrom(ip, clearPort).String()})
 			}
 		case words[0] == "options":
 			for _, option := range words[1:] {
@@ -148,7 +133,7 @@ func parseConfig(r io.Reader) (settings, error) {
 		}
 	}
 	if len(s.servers) == 0 {
-		s.servers = []string{"127.0.0.1:53", "[::1]:53"}
+		s.servers = []server{{address: "127.0.0.1:53"}, {address: "[::1]:53"}}
 	}
 	return s, lines.Err()
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,18 +16,25 @@ import (
 	"github.com/mtadelivery/delivery/internal/resolver/dnstest"
 )
 
+func inClear(addresses ...string) (servers []server) {
+	for _, address := range addresses {
+		servers = append(servers, server{address: address})
+	}
+	return servers
+}
+
 func TestParseConfig(t *testing.T) {
-	loopback := []string{"127.0.0.1:53", "[::1]:53"}
+	loopback := inClear("127.0.0.1:53", "[::1]:53")
 	for _, test := range []struct {
 		text string
 		want settings
 	}{
 		{"", settings{loopback, 5 * time.Second, 2, false}},
-		{"nameserver 192.0.2.1", settings{[]string{"192.0.2.1:53"}, 5 * time.Second, 2, false}},
+		{"nameserver 192.0.2.1", settings{inClear("192.0.2.1:53"), 5 * time.Second, 2, false}},
 		{"# nameserver 192.0.2.9\n;nameserver 192.0.2.9\nsearch a.test\nnameserver\t192.0.2.1 # one\r\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 192.0.2.4\n",
-			settings{[]string{"192.0.2.1:53", "[::1]:53", "[fe80::1%eth0]:53"}, 5 * time.Second, 2, false}},
+			settings{inClear("192.0.2.1:53", "[::1]:53", "[fe80::1%eth0]:53"), 5 * time.Second, 2, false}},
 		{"nameserver dns.test\nnameserver\nnonsense\noptions\n", settings{loopback, 5 * time.Second, 2, false}},
-		{"nameserver ::1\noptions timeout:2 attempts:3 trust-ad rotate\n", settings{[]string{"[::1]:53"}, 2 * time.Second, 3, true}},
+		{"nameserver ::1\noptions timeout:2 attempts:3 trust-ad rotate\n", settings{inClear("[::1]:53"), 2 * time.Second, 3, true}},
 		{"options timeout:0 attempts:x\noptions edns0 timeout:-1\n", settings{loopback, 5 * time.Second, 2, false}},
 		{"options timeout:99 attempts:99", settings{loopback, 30 * time.Second, 5, false}},
 	} {
@@ -42,10 +50,28 @@ func TestParseServer(t *testing.T) {
 		"192.0.2.1": "192.0.2.1:53", "192.0.2.1:5353": "192.0.2.1:5353", "::1": "[::1]:53", "[::1]": "[::1]:53", "[::1]:5353": "[::1]:5353",
 		"fe80::1%lo": "[fe80::1%lo]:53",
 		"":           "", "dns.test": "", "dns.test:53": "", "192.0.2.1:": "", "192.0.2.1:0": "", "192.0.2.1:70000": "", "[::1": "", "192.0.2.1 ": "",
+
+		"tls://192.0.2.1#dns.test":        "tls://192.0.2.1:853#dns.test",
+		"tls://192.0.2.1:8853#DNS.test.":  "tls://192.0.2.1:8853#dns.test",
+		"tls://[2001:db8::1]:53#dns.test": "tls://[2001:db8::1]:53#dns.test",
+		"tls://2001:db8::1":               "tls://[2001:db8::1]:853#2001:db8::1",
+		"tls://fe80::1%lo":                "tls://[fe80::1%lo]:853#fe80::1",
+		"tls://192.0.2.1":                 "tls://192.0.2.1:853#192.0.2.1",
+		"tls://192.0.2.1#192.0.2.9":       "tls://192.0.2.1:853#192.0.2.9",
+		"192.0.2.1#dns.test":              "", "192.0.2.1:853#dns.test": "", "TLS://192.0.2.1": "", "https://192.0.2.1": "",
+		"tls://": "", "tls://dns.test": "", "tls://#dns.test": "", "tls://192.0.2.1#": "", "tls://192.0.2.1#a b": "", "tls://192.0.2.1#a#b": "tls://192.0.2.1:853#a#b",
+		"tls://192.0.2.1:0#dns.test": "", "tls://tls://192.0.2.1": "",
 	} {
 		got, err := parseServer(text)
-		if got != want || (err != nil) != (want == "") {
+		if got.String() != want || (err != nil) != (want == "") || err == nil && got.encrypted() != strings.HasPrefix(text, "tls") {
 			t.Errorf("%q: got %q, %v", text, got, err)
+		}
+		if err == nil {
+			if again, err := parseServer(got.String()); again != got || err != nil {
+				t.Errorf("%q: read again as %q, %v", text, again, err)
+			}
+		} else if !strings.Contains(err.Error(), strconv.Quote(text)) {
+			t.Errorf("%q is not named: %v", text, err)
 		}
 	}
 	c := Client{Servers: []string{"192.0.2.1", "dns.test"}}
@@ -161,11 +187,11 @@ func TestFieldsComeBeforeTheFile(t *testing.T) {
 		client *Client
 		want   settings
 	}{
-		{&Client{ConfigFile: path}, settings{[]string{"192.0.2.1:53"}, 7 * time.Second, 4, true}},
-		{&Client{ConfigFile: path, Timeout: time.Second, Attempts: 1}, settings{[]string{"192.0.2.1:53"}, time.Second, 1, true}},
-		{&Client{ConfigFile: path, Timeout: -1, Attempts: -1}, settings{[]string{"192.0.2.1:53"}, 7 * time.Second, 4, true}},
-		{&Client{ConfigFile: path, Servers: []string{"::1"}}, settings{[]string{"[::1]:53"}, 5 * time.Second, 2, false}},
-		{&Client{Servers: []string{"::1"}, TrustAD: true}, settings{[]string{"[::1]:53"}, 5 * time.Second, 2, true}},
+		{&Client{ConfigFile: path}, settings{inClear("192.0.2.1:53"), 7 * time.Second, 4, true}},
+		{&Client{ConfigFile: path, Timeout: time.Second, Attempts: 1}, settings{inClear("192.0.2.1:53"), time.Second, 1, true}},
+		{&Client{ConfigFile: path, Timeout: -1, Attempts: -1}, settings{inClear("192.0.2.1:53"), 7 * time.Second, 4, true}},
+		{&Client{ConfigFile: path, Servers: []string{"::1"}}, settings{inClear("[::1]:53"), 5 * time.Second, 2, false}},
+		{&Client{Servers: []string{"::1"}, TrustAD: true}, settings{inClear("[::1]:53"), 5 * time.Second, 2, true}},
 	} {
 		if got, err := test.client.settings(); err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("got %+v, %v, want %+v", got, err, test.want)

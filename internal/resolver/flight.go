@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -41,6 +42,7 @@ func (c *Client) join(ctx context.Context, q question) (Answer, *flight) {
 		return q.fail(ErrClosed), nil
 	}
 	if answer, ok := c.cache.get(q, time.Now()); ok {
+		c.counts.Cached++
 		return answer, nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -56,18 +58,36 @@ func (c *Client) join(ctx context.Context, q question) (Answer, *flight) {
 
 // launch begins a flight. The lock is held.
 func (c *Client) launch(q question) *flight {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	f := &flight{cancel: cancel, epoch: c.epoch, done: make(chan struct{})}
 	if c.flights == nil {
 		c.flights = make(map[question]*flight)
+		c.life, c.end = context.WithCancelCause(context.Background())
 	}
+	ctx, cancel := context.WithCancelCause(c.life)
+	f := &flight{cancel: cancel, epoch: c.epoch, done: make(chan struct{})}
 	c.flights[q] = f
+	c.counts.Asked++
 	c.working.Go(func() {
 		defer cancel(nil)
-		answer, failed := c.resolve(ctx, q)
+		var answer Answer
+		var failed bool
+		if err := c.inTurn(ctx, func() { answer, failed = c.resolve(ctx, q) }); err != nil {
+			answer = q.fail(err)
+		}
 		c.land(q, f, answer, failed)
 	})
 	return f
+}
+
+// inTurn asks the servers when a turn to do so has come.
+func (c *Client) inTurn(ctx context.Context, ask func()) error {
+	if c.MaxQueries >= 0 {
+		if err := c.turns.take(ctx, cmp.Or(c.MaxQueries, defaultMaxQueries)); err != nil {
+			return err
+		}
+		defer c.turns.give()
+	}
+	ask()
+	return nil
 }
 
 // land brings the answer to all who wait for it, and to the cache; if every server failed, one that has
@@ -88,7 +108,9 @@ func (c *Client) land(q question, f *flight, answer Answer, failed bool) {
 // remember keeps the answer, or returns what stands in for it. The lock is held.
 func (c *Client) remember(q question, answer Answer, failed bool, now time.Time) Answer {
 	if failed {
+		c.counts.Failed++
 		if stale, ok := c.cache.hold(q, now); ok {
+			c.counts.Stale++
 			return stale
 		}
 	}
@@ -110,6 +132,7 @@ func (c *Client) leave(ctx context.Context, q question, f *flight) Answer {
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		if stale, ok := c.cache.standIn(q, time.Now()); ok {
+			c.counts.Stale++
 			return stale
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -23,14 +24,14 @@ func (c *Client) resolve(ctx context.Context, q question) (answer Answer, failed
 	}
 	at, ttl, secure := q, longestTTL, true
 	for hops := 0; ; {
-		r, server, err := c.ask(ctx, conf, at)
+		r, s, err := c.ask(ctx, conf, at)
 		hops += r.hops
 		if err == nil && hops > maxCNAMEs {
 			r, err = reply{}, errChain
 		}
 		if err != nil {
 			answer := Answer{Result: r.answer.Result, Name: at.name,
-				Err: &Error{Name: q.name, Type: q.typ, Server: server, Err: err}}
+				Err: &Error{Name: q.name, Type: q.typ, Server: s.String(), Err: err}}
 			if ctx.Err() != nil {
 				return answer, false
 			}
@@ -56,32 +57,49 @@ func (c *Client) resolve(ctx context.Context, q question) (answer Answer, failed
 // ask puts one question to one server after the other, and again, until one of them answers. If the
 // error is the verdict of a validating server, the answer is Bogus and no other server is asked: a
 // broken signature is no reason to look for somebody who does not check it.
-func (c *Client) ask(ctx context.Context, conf settings, q question) (r reply, server string, err error) {
+func (c *Client) ask(ctx context.Context, conf settings, q question) (r reply, s server, err error) {
+	servers := c.roster.order(conf.servers, time.Now())
 	for range conf.attempts {
-		for _, server = range conf.servers {
-			r, err = c.try(ctx, conf, server, q)
-			if err == nil || r.answer.Result == Bogus {
-				return r, server, err
+		for _, s = range servers {
+			r, err = c.try(ctx, conf, s, q)
+			switch {
+			case err == nil:
+				c.heed(conf, s, r.answer.Secure)
+				return r, s, nil
+			case r.answer.Result == Bogus, errors.Is(err, errChain): // the next server would say the same
+				return r, s, err
+			case ctx.Err() != nil:
+				return r, server{}, context.Cause(ctx)
 			}
-			if errors.Is(err, errChain) { // the zone's fault, the next server would say the same
-				return r, server, err
-			}
-			if ctx.Err() != nil {
-				return r, "", context.Cause(ctx)
-			}
+			c.roster.failed(s)
 		}
 	}
-	return r, server, err
+	return r, s, err
+}
+
+// heed notes an answer, and has the server examined if it is time to.
+func (c *Client) heed(conf settings, s server, secure bool) {
+	if c.roster.answered(s, secure, conf.trustAD) {
+		c.working.Go(func() {
+			c.inTurn(c.life, func() { c.examine(c.life, conf, s) }) // unless the client closes
+		})
+	}
 }
 
 // try puts one question to one server: with EDNS, and without it where the server does not know it
 // (RFC 6891 section 7).
-func (c *Client) try(ctx context.Context, conf settings, server string, q question) (reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, conf.timeout)
+func (c *Client) try(ctx context.Context, conf settings, s server, q question) (reply, error) {
+	limited, cancel := context.WithTimeout(ctx, conf.timeout)
 	defer cancel()
-	m, err := c.converse(ctx, server, newQuery(q, true))
+	m, err := c.converse(limited, s, newQuery(q, true))
 	if err == nil && m.Rcode == dns.RcodeFormatError {
-		m, err = c.converse(ctx, server, newQuery(q, false))
+		m, err = c.converse(limited, s, newQuery(q, false))
+	}
+	switch {
+	case err == nil, errors.Is(err, errMalformed):
+		c.roster.responded(s)
+	case ctx.Err() == nil:
+		c.roster.wasSilent(s, time.Now())
 	}
 	if err != nil {
 		return reply{}, err
@@ -90,12 +108,12 @@ func (c *Client) try(ctx context.Context, conf settings, server string, q questi
 }
 
 // converse sends a query by UDP, and by TCP if the response had no room there or is damaged.
-func (c *Client) converse(ctx context.Context, server string, query *dns.Msg) (*dns.Msg, error) {
-	m, err := c.exchange(ctx, "udp", server, query)
+func (c *Client) converse(ctx context.Context, s server, query *dns.Msg) (*dns.Msg, error) {
+	m, err := c.exchange(ctx, "udp", s.address, query)
 	if err == nil && !m.Truncated || err != nil && !errors.Is(err, errMalformed) {
 		return m, err
 	}
-	m, err = c.exchange(ctx, "tcp", server, query)
+	m, err = c.exchange(ctx, "tcp", s.address, query)
 	if err == nil && m.Truncated {
 		return nil, fmt.Errorf("%w: truncated over TCP", errMalformed)
 	}

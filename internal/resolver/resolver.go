@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -170,19 +171,31 @@ type Client struct {
 	// FailureTTL is how long TempFail and Bogus are given to all who ask without asking the servers again
 	// (RFC 9520): from 1 s to 5 min; 0: 5 s; negative: not at all.
 	FailureTTL time.Duration
+	// MaxQueries is how many questions are asked at once; 0: 128; negative: any number. The others wait for
+	// their turn, in the order in which they came.
+	MaxQueries int
+	// Logger is told of a server that TrustAD is about and that never sets the AD bit, once; nil: nobody.
+	Logger *slog.Logger
 	// Dial opens a connection to a server for each query; network is "udp" or "tcp". The connection's
 	// deadlines must work. Nil: net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	file    configFile
 	hosts   hostsFile
-	working sync.WaitGroup // the flights
+	turns   turns
+	roster  roster
+	working sync.WaitGroup // the flights, and what they began
 
 	mu      sync.Mutex
 	closed  bool
-	epoch   int // how often the cache was emptied
+	counts  Stats // the numbers that only grow
+	epoch   int   // how often the cache was emptied
 	cache   cache
 	flights map[question]*flight
+
+	// life is the context of all that goes out, made with flights, and end its end.
+	life context.Context
+	end  context.CancelCauseFunc
 }
 
 // question is the key of everything: the name is lower-case and without the final dot.
@@ -254,8 +267,8 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.cache.clear()
-	for _, f := range c.flights {
-		f.cancel(ErrClosed)
+	if c.end != nil {
+		c.end(ErrClosed)
 	}
 	c.mu.Unlock()
 	c.working.Wait()

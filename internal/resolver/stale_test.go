@@ -151,13 +151,16 @@ func TestStaleAnswerAtTheDeadline(t *testing.T) {
 		time.Sleep(c.Lookup(t.Context(), "a.test", TypeA).TTL)
 		s.Set(dnstest.Silent())
 
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		defer cancel()
-		begin := time.Now()
-		if got := c.Lookup(ctx, "a.test", TypeA); !got.Stale || got.TTL != 30*time.Second || time.Since(begin) != 2*time.Second {
-			t.Errorf("%+v after %v", got, time.Since(begin))
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			begin := time.Now()
+			if got := c.Lookup(ctx, "a.test", TypeA); !got.Stale || got.TTL != 30*time.Second || time.Since(begin) != 2*time.Second {
+				t.Errorf("%+v after %v", got, time.Since(begin))
+			}
+			cancel()
+			synctest.Wait()
 		}
-		ctx, cancel = context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(2*time.Second, cancel)
 		if got := c.Lookup(ctx, "a.test", TypeA); got.Stale || got.Result != TempFail {
 			t.Errorf("cancelled: %+v", got)
