@@ -7,12 +7,17 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 )
 
-// schema remembers, for the length of one call, what the tags of each struct
-// type say.
+// schema remembers, for the length of one call, the struct types whose tags are
+// being read: a type may lead back to itself.
 type schema map[reflect.Type]*layout
+
+// layouts are those of all types that were met, as *layout by reflect.Type. What
+// tags say does not change.
+var layouts sync.Map
 
 // layout is what the tags of one struct type say.
 type layout struct {
@@ -31,6 +36,8 @@ type field struct {
 	// text is the default in its textual form; with hasDefault it may be "".
 	text       string
 	hasDefault bool
+	// scalar is the default, where it refers to nothing that could be changed.
+	scalar reflect.Value
 	// min and max are invalid where there is no bound.
 	min, max reflect.Value
 	enum     []string
@@ -67,6 +74,9 @@ func bug(format string, args ...any) {
 
 // of returns the layout of a struct type.
 func (s schema) of(t reflect.Type) *layout {
+	if l, ok := layouts.Load(t); ok {
+		return l.(*layout)
+	}
 	if l, ok := s[t]; ok {
 		return l
 	}
@@ -94,6 +104,7 @@ func (s schema) of(t reflect.Type) *layout {
 		}
 		seen[key] = true
 	}
+	layouts.Store(t, l)
 	return l
 }
 
@@ -158,6 +169,9 @@ func (s schema) field(t reflect.Type, sf reflect.StructField, tag string) *field
 		if f.typ.Kind() == reflect.Bool && !has(f.typ, jsonUnmarshalerType) && !isZero(v) {
 			wrong("a bool with the default true could not be false")
 		}
+		if isScalar(v.Kind()) {
+			f.scalar = v
+		}
 	}
 	return f
 }
@@ -214,8 +228,15 @@ func (f *field) isInteger() bool {
 	return (v.CanInt() || v.CanUint()) && !isDuration(t) && !has(t, jsonUnmarshalerType) && !has(t, textUnmarshalerType)
 }
 
+func isScalar(k reflect.Kind) bool {
+	return k >= reflect.Bool && k <= reflect.Float64 || k == reflect.String
+}
+
 // defaultOf returns a fresh copy of the default.
 func (s schema) defaultOf(f *field) reflect.Value {
+	if f.scalar.IsValid() {
+		return f.scalar
+	}
 	v, err := s.parseText(f.text, f.typ)
 	if err != nil {
 		bug("default:%q: %v", f.text, err)
