@@ -8,12 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -195,11 +198,21 @@ func configOf[T any](v lua.LValue) (config T, ok bool) {
 	return config, false
 }
 
-// ownTransport is what kumo.http uses where the host lends nothing.
-func ownTransport(roots *x509.CertPool) *http.Transport {
+// ownTransport is what kumo.http uses where the host lends nothing. It connects to no address that is prohibited,
+// whatever name led there: what is looked at is the very address that is dialled.
+func ownTransport(roots *x509.CertPool, prohibited []netip.Prefix) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = &tls.Config{RootCAs: roots}
 	t.ForceAttemptHTTP2 = true
+	if len(prohibited) > 0 {
+		t.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+			to, err := netip.ParseAddrPort(address)
+			if err == nil && covers(prohibited, to.Addr().Unmap().WithZone("")) {
+				err = fmt.Errorf("%s is prohibited", to.Addr())
+			}
+			return err
+		}}).DialContext
+	}
 	return t
 }
 

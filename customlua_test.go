@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -595,4 +597,33 @@ func TestOneCallersEndIsNotAnothers(t *testing.T) {
 			t.Errorf("the other: %s %s", r.Status, r.Response)
 		}
 	})
+}
+
+// TestHTTPProhibitedHosts: the very address that is dialled is looked at, whatever name led there.
+func TestHTTPProhibitedHosts(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "taken") }))
+	defer server.Close()
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	loopbacks := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	for _, test := range []struct {
+		host       string
+		prohibited []netip.Prefix
+		want       Status
+	}{
+		{"127.0.0.1", nil, Delivered},
+		{"127.0.0.1", loopbacks, Transient},
+		{"localhost", loopbacks, Transient},
+		{"[::ffff:127.0.0.1]", loopbacks, Transient},
+		{"127.0.0.1", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Delivered},
+	} {
+		rt, _ := quiet(t)
+		rt.HTTPProhibitedHosts = test.prohibited
+		withPolicy(t, rt, `
+			local kumo = require 'kumo'
+			`+connectionWith(`return kumo.http.build_client({}):get('http://`+test.host+`:`+port+`/'):send():text()`))
+		r := protocolOf(t, rt, luaConfig).Deliver(t.Context(), messageTo("a@hook.test")).Results[0]
+		if r.Status != test.want || (r.Status == Transient) != strings.Contains(r.Response.Text, "is prohibited") {
+			t.Errorf("%s, prohibited %v: %s %s", test.host, test.prohibited, r.Status, r.Response)
+		}
+	}
 }

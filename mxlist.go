@@ -671,7 +671,12 @@ func (r *Runtime) dialPolicyHost(ctx context.Context, network, address string) (
 	}
 	prohibited := r.MTASTS.ProhibitedHosts
 	if prohibited == nil {
-		prohibited = prohibitedByDefault
+		domain := strings.TrimPrefix(host, "mta-sts.")
+		path, err := r.egressPath(ctx, pathName{domain, unspecified, domain})
+		if err != nil {
+			return nil, err
+		}
+		prohibited = path.config.ProhibitedHosts
 	}
 	var failures []error
 	for _, ip := range at.addrs[:min(len(at.addrs), maxPolicyAddrs)] {
@@ -690,11 +695,6 @@ func (r *Runtime) dialPolicyHost(ctx context.Context, network, address string) (
 
 // maxPolicyAddrs bounds how many addresses of a policy host are tried.
 const maxPolicyAddrs = 8
-
-// prohibitedByDefault are loopback and unspecified addresses.
-var prohibitedByDefault = []netip.Prefix{
-	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"),
-	netip.MustParsePrefix("0.0.0.0/32"), netip.MustParsePrefix("::/128")}
 
 // policyStore lends a host's store to the cache.
 type policyStore struct{ PolicyStore }

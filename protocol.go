@@ -1065,6 +1065,9 @@ type Runtime struct {
 	OwnAddresses []netip.Addr
 	// HTTP carries the requests of kumo.http; nil: a transport of the runtime's own, with RootCAs.
 	HTTP http.RoundTripper
+	// HTTPProhibitedHosts are networks that the runtime's own transport does not connect to, so that no URL which a
+	// message had a part in reaches them; nil: none. It means nothing where the host lends HTTP.
+	HTTPProhibitedHosts []netip.Prefix
 	// Stdout is where print in a policy writes, from several goroutines at once; nil: os.Stdout.
 	Stdout io.Writer
 
@@ -1081,7 +1084,7 @@ type MTASTS struct {
 	Off bool
 	// Store keeps policies over a restart; nil: they are kept in memory.
 	Store PolicyStore
-	// ProhibitedHosts are networks that no policy is fetched from. Nil: loopback and unspecified addresses;
+	// ProhibitedHosts are networks that no policy is fetched from. Nil: those of the domain's egress path;
 	// empty: none.
 	ProhibitedHosts []netip.Prefix
 }
@@ -1324,7 +1327,7 @@ func (r *Runtime) ready() *runtimeState {
 			s.resolver, s.own = dns, dns
 		}
 		if r.HTTP == nil {
-			s.http = ownTransport(r.RootCAs)
+			s.http = ownTransport(r.RootCAs, r.HTTPProhibitedHosts)
 		}
 		r.lookForPolicies(&s.policies)
 	})

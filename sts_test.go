@@ -198,6 +198,10 @@ func TestPolicyHosts(t *testing.T) {
 			w.zone["mta-sts.careful.test A"] = addrs("127.0.0.1")
 			w.rt.MTASTS.ProhibitedHosts = []netip.Prefix{}
 		}, "enforce 1", ""},
+		{"loopback, and the path allows it", func(w *careful) {
+			w.zone["mta-sts.careful.test A"] = addrs("127.0.0.1")
+			w.rt.Egress = loopback("") // prohibited_hosts = {}
+		}, "enforce 1", ""},
 		{"one address of two", func(w *careful) { w.zone["mta-sts.careful.test A"] = addrs("::1", "192.0.2.3") }, "enforce 1", ""},
 		{"no address", func(w *careful) { delete(w.zone, "mta-sts.careful.test A") }, " 0", "sts-policy-fetch-error"},
 		{"no record", func(w *careful) { delete(w.zone, "_mta-sts.careful.test TXT") }, " 0", ""},
@@ -206,6 +210,7 @@ func TestPolicyHosts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newCareful(t, policy, "", true)
+			w.rt.Egress = nil
 			test.change(w)
 			plan, err := protocolOf(t, w.rt, `{}`).Plan(t.Context(), messageTo("a@careful.test"))
 			if err != nil {
