@@ -2,9 +2,9 @@
 // and whether the server's certificate meets it. It asks the DNS through a function that is given to it,
 // and knows no queues, no SMTP and no other source of policy.
 //
-// The answers to five questions of the DNS come down to one of six words, see [Status]. What holds
-// throughout: where DNSSEC is silent DANE has nothing to say, and mail goes as it would without it; where
-// an answer is missing, broken or forged, mail waits. There is no way from the second to the first.
+// All that the DNS can answer comes down to one of six words, see [Status]. What holds throughout: where
+// DNSSEC is silent DANE has nothing to say, and mail goes as it would without it; where an answer is
+// missing, broken or forged, mail waits. There is no way from the second to the first.
 package dane
 
 import (

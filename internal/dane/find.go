@@ -43,9 +43,9 @@ var (
 	errNoRecords   = errors.New("an answer of TLSA records that has none")
 )
 
-// Find asks for the policy of a host: up to one CNAME and two TLSA questions, one after the other, and
-// none that RFC 7672 section 2.2.2 says to leave unasked. Servers of zones that are not signed often fail
-// on TLSA questions (section 2.2.2), and must not lose their mail for it.
+// Find asks for the policy of a host, with at most two questions, one after the other, and none that RFC
+// 7672 section 2.2.2 says to leave unasked: servers of zones that are not signed often fail on TLSA
+// questions, and their mail must not wait for it.
 func Find(ctx context.Context, lookup Lookup, host Host) Policy {
 	host.Name = canonical(host.Name)
 	if literal(host.Name) || !host.Secure {

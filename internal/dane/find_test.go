@@ -37,9 +37,9 @@ var (
 
 // The answers of the tests. A name at the end of CNAMEs is given where it counts.
 var (
-	failed  = resolver.Answer{Result: resolver.TempFail, Err: &resolver.Error{Name: "x", Err: errServer}}
+	failed  = resolver.Answer{Result: resolver.TempFail, Name: "mx.example.com", Err: &resolver.Error{Name: "x", Err: errServer}}
 	silence = resolver.Answer{}
-	forged  = resolver.Answer{Result: resolver.Bogus, Err: &resolver.Error{Name: "x", Err: errServer}}
+	forged  = resolver.Answer{Result: resolver.Bogus, Name: "mx.example.com", Err: &resolver.Error{Name: "x", Err: errServer}}
 	noData  = resolver.Answer{Result: resolver.NoData, Secure: true}
 	noName  = resolver.Answer{Result: resolver.NXDomain, Secure: true}
 	unproof = resolver.Answer{Result: resolver.NoData}
@@ -167,6 +167,8 @@ func TestFind(t *testing.T) {
 			map[string]resolver.Answer{cname: secure(aliased), atHost: forged}, []string{cname, atHost}, TempFail, ""},
 		{"alias to an insecure host, insecure itself", []resolver.Answer{target},
 			map[string]resolver.Answer{cname: aliased}, []string{cname}, InsecureChain, ""},
+		{"alias to an insecure host, the other type failed", []resolver.Answer{failed, target},
+			map[string]resolver.Answer{cname: secure(aliased), atHost: noData}, []string{cname, atHost}, None, ""},
 		{"alias no more", []resolver.Answer{target},
 			map[string]resolver.Answer{cname: noData}, []string{cname}, InsecureChain, ""},
 		{"alias that does not exist", []resolver.Answer{target},

@@ -63,7 +63,7 @@ func (p *Policy) Verify(chain []*x509.Certificate, now time.Time) (Match, error)
 	switch {
 	case p.Status == Unusable:
 		return Match{}, nil
-	case p.Status != OK || len(p.Records) == 0:
+	case p.Status != OK:
 		return p.refuse(ValidationFailure, errNoPolicy)
 	case len(chain) == 0:
 		return p.refuse(ValidationFailure, errNoCertificate)
@@ -101,11 +101,12 @@ func (p *Policy) verifyTA(chain []*x509.Certificate, now time.Time) (Match, erro
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
-		failure := CertificateNotTrusted
-		if expired(err, anchors, chain, now) {
-			failure = CertificateExpired
+		// An issuer's dates count too: RFC 7671 section 5.1 lets them go for DANE-EE(3) alone.
+		invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+		if ok && invalid.Reason == x509.Expired {
+			return p.refuse(CertificateExpired, err)
 		}
-		return p.refuse(failure, err)
+		return p.refuse(CertificateNotTrusted, err)
 	}
 	for _, path := range paths {
 		if name := p.covered(path); name != "" {
@@ -202,15 +203,4 @@ func bareKey(key any, spki, name []byte) *x509.Certificate {
 		MaxPathLen:              -1,
 		NotAfter:                time.Unix(1<<40, 0),
 	}
-}
-
-// expired tells whether dates are why there is no chain. An issuer's count too: RFC 7671 section 5.1 lets
-// them go for DANE-EE(3) alone.
-func expired(err error, anchors []anchor, chain []*x509.Certificate, now time.Time) bool {
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
-		return invalid.Reason == x509.Expired
-	}
-	outdated := func(cert *x509.Certificate) bool { return now.Before(cert.NotBefore) || now.After(cert.NotAfter) }
-	return slices.ContainsFunc(anchors, func(a anchor) bool { return outdated(a.cert) }) ||
-		slices.ContainsFunc(chain[1:], outdated)
 }
