@@ -27,18 +27,23 @@ type mailHosts struct {
 	postfix // its dir alone
 	port    int
 
-	// What these show is good and of lab.trusted: issued by it; by an authority below it, which is sent
-	// too; and the same again, from servers whose newest version of TLS is 1.2, and 1.1.
-	trusted, chained, tls12, tls11 *mailHost
-	// These do not convince who trusts in lab.trusted: made by itself, for another name and expired;
-	// issued to expire, and expired; issued for another name, misnamedFor; issued by an authority whose own
-	// certificate is not sent. The two before the last send the certificate of lab.trusted.
-	self, expired, misnamed, orphan *mailHost
-	// These have no TLS: one does not offer STARTTLS, one answers it with 454.
-	plain, broken *mailHost
+	// With a certificate that convinces who has lab.trusted for authority:
+	trusted *mailHost // issued by it
+	chained *mailHost // issued by intermediate, whose certificate is sent too
+	tls12   *mailHost // like trusted, with TLS 1.2 at most
+	tls11   *mailHost // like trusted, with TLS 1.1 at most: no handshake comes about
 
-	// intermediate is the authority of chained.
-	intermediate *authority
+	// With one that does not:
+	self     *mailHost // issued by nobody, for a name that nobody asks for, and expired
+	expired  *mailHost // issued by lab.trusted, whose certificate is sent too, and expired
+	misnamed *mailHost // issued by lab.trusted, whose certificate is sent too, for misnamedFor
+	orphan   *mailHost // issued by intermediate, whose certificate is not sent
+
+	// Without TLS:
+	plain  *mailHost // does not offer STARTTLS
+	broken *mailHost // offers it, and answers it with 454
+
+	intermediate *authority // has its certificate from lab.trusted
 }
 
 // mailHostNames are the names that the good certificates are for.

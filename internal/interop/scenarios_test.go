@@ -37,7 +37,7 @@ func (s *stage) matching(m *mailHosts) {
 	s.add("tacert", "the certificate of the authority between", m.chained, 1, 1, verifiedByDANE, tlsa(2, 0, 1, between))
 	s.add("taroot", "the key of an authority that is not sent (RFC 7671 section 5.2)", m.chained, 1, 0, deferred, tlsa(2, 1, 1, root))
 	s.add("taorphan", "the key of the authority, whose certificate is not sent", m.orphan, 1, 0, deferred, tlsa(2, 1, 1, between))
-	s.add("taleaf", "the server's key, as that of an authority", m.chained, 1, 1, deferred, tlsa(2, 1, 1, m.chained.identity.chain[0]))
+	s.add("taleaf", "the server's key, as that of an authority", m.chained, 1, 0, deferred, tlsa(2, 1, 1, m.chained.identity.chain[0]))
 	s.add("tawrong", "the key of another authority", m.chained, 1, 0, deferred, tlsa(2, 1, 1, other))
 	s.add("taname", "the key of the authority, the certificate for another name", m.misnamed, 1, 1, deferred, tlsa(2, 1, 1, root))
 	s.add("misnamed", "the key of the authority, the certificate for the domain (RFC 7672 section 3.2.2)", m.misnamed, 1, 1,

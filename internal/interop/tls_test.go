@@ -160,9 +160,9 @@ func judge(records []resolver.TLSA, chain []*x509.Certificate) (usable, matches 
 			continue
 		}
 		usable++
-		candidates := chain
-		if r.Usage == 3 {
-			candidates = chain[:min(1, len(chain))]
+		candidates := chain[:min(1, len(chain))]
+		if r.Usage == 2 { // an authority has issued something
+			candidates = chain[len(candidates):]
 		}
 		if slices.ContainsFunc(candidates, func(c *x509.Certificate) bool {
 			return tlsa(r.Usage, r.Selector, r.MatchingType, c) == fmt.Sprintf("%d %d %d %x", r.Usage, r.Selector, r.MatchingType, r.Data)
