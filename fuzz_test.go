@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -78,6 +79,80 @@ func FuzzTarget(f *testing.F) {
 		if target.name == "" || target.addr.IsValid() && target.unix != "" || target.addr.Is4In6() ||
 			!target.addr.IsValid() && target.unix == "" && strings.ContainsAny(target.name, " \r\n\x00/@:[]") {
 			t.Fatalf("%q is taken for %+v", text, target)
+		}
+	})
+}
+
+// FuzzRoute: whatever the DNS says of a domain, a plan holds no address twice, none that is prohibited or our own,
+// no more than there may be, and better hosts before worse ones.
+func FuzzRoute(f *testing.F) {
+	f.Add([]byte{3, 10, 0, 20, 1, 10, 2, 1, 1, 192, 0, 2, 1, 1, 1, 192, 0, 2, 2, 1, 2, 192, 0, 2, 3, 127, 0, 0, 1})
+	f.Add([]byte("\x01\x00\x06"))
+	f.Add([]byte{2, 5, 0, 5, 0, 1, 1, 192, 0, 2, 99})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		next := func() (b byte) {
+			if len(data) > 0 {
+				b, data = data[0], data[1:]
+			}
+			return b
+		}
+		answer := func() DNSAnswer { return DNSAnswer{Result: DNSResult(next() % 5), Secure: next()&1 != 0} }
+		hosts := []string{"a.test", "b.test", "c.d.test", "x.test", "us.test", "xn--dmi-sna.test", "."}
+		exchangers := answer()
+		preference := map[string]uint16{}
+		for range next() % 100 {
+			mx := MXRecord{Preference: uint16(next()), Host: hosts[int(next())%len(hosts)]}
+			exchangers.MX = append(exchangers.MX, mx)
+			if best, ok := preference[mx.Host]; !ok || mx.Preference < best {
+				preference[mx.Host] = mx.Preference
+			}
+		}
+		z := zone{"x.test MX": exchangers}
+		for _, host := range hosts {
+			for _, typ := range []string{"A", "AAAA"} {
+				a := answer()
+				for range next() % 40 {
+					ip := netip.AddrFrom4([4]byte{next(), next(), next(), next()})
+					if typ == "AAAA" {
+						ip = netip.AddrFrom16([16]byte{next(), 15: next(), 10: 0xff, 11: 0xff, 12: next()})
+					}
+					a.Addrs = append(a.Addrs, ip)
+				}
+				z[host+" "+typ] = a
+			}
+		}
+		own := netip.MustParseAddr("192.0.2.99")
+		rt := &Runtime{Resolver: z, MTASTS: MTASTS{Off: true}, OwnNames: []string{"us.test"}, OwnAddresses: []netip.Addr{own}}
+		rt.ready()
+		defer rt.Close(t.Context())
+		p, err := rt.Protocol(QueueConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := p.Plan(t.Context(), messageTo("a@x.test"))
+		if err != nil {
+			return
+		}
+		seen, usable, worst := map[string]bool{}, 0, uint16(0)
+		for _, h := range plan.Hosts {
+			if h.Err != nil {
+				continue
+			}
+			usable++
+			ip := netip.MustParseAddrPort(h.Address).Addr()
+			switch key := h.Host + " " + h.Address; {
+			case seen[key]:
+				t.Fatalf("%s twice", key)
+			case ip.IsLoopback(), ip.IsUnspecified(), ip.Is4In6(), ip == own, h.Host == "us.test", h.Host == ".":
+				t.Fatalf("%s must not be tried", key)
+			case exchangers.Result == DNSRecords && preference[h.Host] < worst:
+				t.Fatalf("%s after hosts of preference %d: %+v", key, worst, plan.Hosts)
+			default:
+				seen[key], worst = true, max(worst, preference[h.Host])
+			}
+		}
+		if usable == 0 || usable > maxCandidates {
+			t.Fatalf("%d addresses", usable)
 		}
 	})
 }
