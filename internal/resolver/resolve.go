@@ -107,15 +107,20 @@ func (c *Client) try(ctx context.Context, conf settings, s server, q question) (
 	return readReply(m, q, conf.trustAD)
 }
 
-// converse sends a query by UDP, and by TCP if the response had no room there or is damaged.
-func (c *Client) converse(ctx context.Context, s server, query *dns.Msg) (*dns.Msg, error) {
-	m, err := c.exchange(ctx, "udp", s.address, query)
-	if err == nil && !m.Truncated || err != nil && !errors.Is(err, errMalformed) {
-		return m, err
+// converse sends a query by TLS where that is the way to the server, and there alone; else by UDP, and by
+// TCP if the response had no room there or is damaged.
+func (c *Client) converse(ctx context.Context, s server, query *dns.Msg) (m *dns.Msg, err error) {
+	if s.encrypted() {
+		m, err = c.exchangeTLS(ctx, s, query)
+	} else {
+		m, err = c.exchange(ctx, "udp", s.address, query)
+		if err == nil && !m.Truncated || err != nil && !errors.Is(err, errMalformed) {
+			return m, err
+		}
+		m, err = c.exchange(ctx, "tcp", s.address, query)
 	}
-	m, err = c.exchange(ctx, "tcp", s.address, query)
 	if err == nil && m.Truncated {
-		return nil, fmt.Errorf("%w: truncated over TCP", errMalformed)
+		return nil, fmt.Errorf("%w: truncated over a stream", errMalformed)
 	}
 	return m, err
 }
