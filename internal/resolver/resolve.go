@@ -44,14 +44,18 @@ func (c *Client) resolve(ctx context.Context, q question) (answer Answer, failed
 			at.name = r.answer.Name
 			continue
 		}
-		answer := r.answer
-		answer.TTL, answer.Secure = ttl, secure
-		answer.TTL = c.bound(answer, q.typ)
-		if answer.Name == q.name {
-			answer.Name = q.name // one string in the cache, not two
-		}
-		return answer, false
+		return c.finish(q, r.answer, ttl, secure), false
 	}
+}
+
+// finish makes the answer to q of the last one of a chain.
+func (c *Client) finish(q question, last Answer, ttl time.Duration, secure bool) Answer {
+	last.TTL, last.Secure = ttl, secure
+	last.TTL = c.bound(last, q.typ)
+	if last.Name == q.name {
+		last.Name = q.name // one string in the cache, not two
+	}
+	return last
 }
 
 // ask puts one question to one server after the other, and again, until one of them answers. If the
