@@ -39,11 +39,7 @@ func newQuery(q question, edns bool) *dns.Msg {
 // foretell (RFC 5452 section 9.2), and returns the response to it. What is none is passed over until
 // ctx ends: a forger must not be able to make a lookup fail.
 func (c *Client) exchange(ctx context.Context, network, server string, query *dns.Msg) (*dns.Msg, error) {
-	dial := c.Dial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	conn, err := dial(ctx, network, server)
+	conn, err := c.dial(ctx, network, server)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +67,13 @@ func (c *Client) exchange(ctx context.Context, network, server string, query *dn
 			return m, err
 		}
 	}
+}
+
+func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if c.Dial != nil {
+		return c.Dial(ctx, network, address)
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
 func datagrams(conn net.Conn) func() ([]byte, error) {

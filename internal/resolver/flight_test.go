@@ -3,6 +3,7 @@ package resolver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -43,6 +44,33 @@ func TestSameQuestionIsAskedOnceWithoutDelay(t *testing.T) {
 	callers.Wait()
 	if n := s.Total(); n != 1 {
 		t.Errorf("%d queries", n)
+	}
+}
+
+// A burst of mail to some domains asks about each of them once, whether they can be asked all at once or
+// not, and however many callers there are.
+func TestManyFirstLookupsOfFewNames(t *testing.T) {
+	const callers, names = 10_000, 100
+	for _, limit := range []int{0, 3} {
+		s := newServer(t, "*.test. MX 10 mx.test.")
+		c := client(s)
+		c.TrustAD, c.MaxQueries = false, limit
+		start := make(chan struct{})
+		var burst sync.WaitGroup
+		for i := range callers {
+			burst.Go(func() {
+				<-start
+				if got := c.Lookup(t.Context(), fmt.Sprintf("d%d.test", i%names), TypeMX); got.Result != Records {
+					t.Errorf("%+v", got)
+				}
+			})
+		}
+		close(start)
+		burst.Wait()
+		if stats := c.Stats(); s.Total() != names || stats.Asked != names || stats.Entries != names {
+			t.Errorf("limit %d: %d queries for %d names, %+v", limit, s.Total(), names, stats)
+		}
+		c.Close()
 	}
 }
 

@@ -44,14 +44,18 @@ func (c *Client) resolve(ctx context.Context, q question) (answer Answer, failed
 			at.name = r.answer.Name
 			continue
 		}
-		answer := r.answer
-		answer.TTL, answer.Secure = ttl, secure
-		answer.TTL = c.bound(answer, q.typ)
-		if answer.Name == q.name {
-			answer.Name = q.name // one string in the cache, not two
-		}
-		return answer, false
+		return c.finish(q, r.answer, ttl, secure), false
 	}
+}
+
+// finish makes the answer to q of the last one of a chain.
+func (c *Client) finish(q question, last Answer, ttl time.Duration, secure bool) Answer {
+	last.TTL, last.Secure = ttl, secure
+	last.TTL = c.bound(last, q.typ)
+	if last.Name == q.name {
+		last.Name = q.name // one string in the cache, not two
+	}
+	return last
 }
 
 // ask puts one question to one server after the other, and again, until one of them answers. If the
@@ -107,15 +111,20 @@ func (c *Client) try(ctx context.Context, conf settings, s server, q question) (
 	return readReply(m, q, conf.trustAD)
 }
 
-// converse sends a query by UDP, and by TCP if the response had no room there or is damaged.
-func (c *Client) converse(ctx context.Context, s server, query *dns.Msg) (*dns.Msg, error) {
-	m, err := c.exchange(ctx, "udp", s.address, query)
-	if err == nil && !m.Truncated || err != nil && !errors.Is(err, errMalformed) {
-		return m, err
+// converse sends a query by TLS where that is the way to the server, and there alone; else by UDP, and by
+// TCP if the response had no room there or is damaged.
+func (c *Client) converse(ctx context.Context, s server, query *dns.Msg) (m *dns.Msg, err error) {
+	if s.encrypted() {
+		m, err = c.exchangeTLS(ctx, s, query)
+	} else {
+		m, err = c.exchange(ctx, "udp", s.address, query)
+		if err == nil && !m.Truncated || err != nil && !errors.Is(err, errMalformed) {
+			return m, err
+		}
+		m, err = c.exchange(ctx, "tcp", s.address, query)
 	}
-	m, err = c.exchange(ctx, "tcp", s.address, query)
 	if err == nil && m.Truncated {
-		return nil, fmt.Errorf("%w: truncated over TCP", errMalformed)
+		return nil, fmt.Errorf("%w: truncated over a stream", errMalformed)
 	}
 	return m, err
 }

@@ -1,4 +1,4 @@
-// Package resolver asks recursive name servers, over UDP and TCP, and says what their answers mean in
+// Package resolver asks recursive name servers, over UDP and TCP or over TLS, and says what their answers mean in
 // a closed set of results. It knows no mail beyond the record types that mail needs: what follows from
 // a null MX, or from an address, is the caller's business.
 //
@@ -9,6 +9,7 @@ package resolver
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -136,12 +137,19 @@ var (
 // Client asks name servers and keeps their answers. The zero value asks the servers of
 // /etc/resolv.conf. Fields must not change after first use, and a Client must not be copied.
 type Client struct {
-	// Servers are the recursive servers to ask, in this order: "192.0.2.1:53", "[2001:db8::1]:53", or
-	// an IP address alone for port 53. Nil: those of ConfigFile.
+	// Servers are the recursive servers to ask, in this order; one that did not respond in the last
+	// 30 s is asked after the others. Nil: those of ConfigFile.
+	//
+	// "192.0.2.1:53" and "[2001:db8::1]:53" are asked over UDP and TCP; an IP address alone has port 53.
+	// "tls://192.0.2.1:853#dns.example" is asked over TLS alone (RFC 7858), and only if its certificate is
+	// good for the name after the #, or without one for the address; the port is 853 if there is none.
 	Servers []string
-	// TrustAD: the servers validate DNSSEC and the way to them is safe, so that the AD bit of their
-	// answers is believed (RFC 6840 section 5.8). For the servers of ConfigFile its option trust-ad
-	// says so too.
+	// RootCAs verify the servers that are asked over TLS; nil: those of the system.
+	RootCAs *x509.CertPool
+	// TrustAD: the servers, all of them, validate DNSSEC and the way to them is safe, so that the AD bit
+	// of their answers is believed (RFC 6840 section 5.8). TLS or loopback makes the way safe, but only who
+	// knows the servers knows that they validate. For the servers of ConfigFile its option trust-ad says
+	// so too.
 	TrustAD bool
 	// ConfigFile is a file like resolv.conf(5), read at the first use and again when it has changed;
 	// empty: /etc/resolv.conf. If it does not exist or names no server, loopback is asked. It is not
@@ -150,7 +158,7 @@ type Client struct {
 	// HostsFile is a file like hosts(5), whose names are not asked for: it is read at the first use and
 	// again when it has changed. Empty: /etc/hosts, or none if there are Servers.
 	HostsFile string
-	// Timeout is for one try at one server, over UDP and then TCP; 0: 5 s, or what ConfigFile says.
+	// Timeout is for one try at one server, over UDP and then TCP, or over TLS; 0: 5 s, or what ConfigFile says.
 	Timeout time.Duration
 	// Attempts is how many times the list of servers is gone through; 0: 2, or what ConfigFile says.
 	Attempts int
@@ -176,14 +184,16 @@ type Client struct {
 	MaxQueries int
 	// Logger is told of a server that TrustAD is about and that never sets the AD bit, once; nil: nobody.
 	Logger *slog.Logger
-	// Dial opens a connection to a server for each query; network is "udp" or "tcp". The connection's
-	// deadlines must work. Nil: net.Dialer.
+	// Dial opens a connection to a server: for each query with network "udp" or "tcp", and with "tcp" for
+	// many queries over TLS, the handshake of which comes after Dial. The connection's deadlines must work.
+	// Nil: net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	file    configFile
 	hosts   hostsFile
 	turns   turns
 	roster  roster
+	links   links
 	working sync.WaitGroup // the flights, and what they began
 
 	mu      sync.Mutex

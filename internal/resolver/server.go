@@ -90,7 +90,8 @@ const (
 	aside = 30 * time.Second
 
 	// insecureAnswers is how many answers without AD a trusted server may give, having never set it, until
-	// it is asked for something that is surely signed.
+	// it is asked for something that is surely signed; if that fails, after twice as many, and so on. It is
+	// a power of two.
 	insecureAnswers = 16
 )
 
@@ -169,9 +170,8 @@ func (r *roster) answered(s server, secure, trusted bool) (doubtful bool) {
 		}
 		if trusted && !state.sound && !state.stats.NeverSecure {
 			state.insecure++
-			if doubtful = state.insecure >= insecureAnswers; doubtful {
-				state.insecure = 0
-			}
+			n := state.insecure
+			doubtful = n >= insecureAnswers && n&(n-1) == 0
 		}
 	})
 	return doubtful

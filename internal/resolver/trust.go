@@ -11,7 +11,7 @@ import (
 var rootSOA = question{".", Type(dns.TypeSOA)}
 
 // examine asks a server for what is surely signed, and reports it if the AD bit is missing there too. A
-// server that fails to answer is not judged, but examined again after as many answers as before.
+// server that fails to answer is not judged, but examined again when it has given twice as many answers.
 //
 // The number of insecure answers proves nothing by itself, for few domains are signed; nor does the root
 // alone, for a private network may have its own, and sign only what is below it. Both together are right

@@ -43,8 +43,8 @@ func TestServersThatNeverSetAD(t *testing.T) {
 		{"nothing but the root is signed", zone, aboutTheRoot(func(m *dns.Msg) { m.AuthenticatedData = true }), true, 0, 100, false, 1},
 		{"secure answers before", zone, dnstest.Secure("signed.test"), true, 3, 100, false, 0},
 		{"secure answers after", zone, dnstest.Secure("signed.test"), true, 17, 100, false, 1},
-		{"no root", "test" + zone, dnstest.Secure("signed.test"), true, 0, 50, false, 3},
-		{"the root fails", zone, aboutTheRoot(func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), true, 0, 50, false, 3},
+		{"no root", "test" + zone, dnstest.Secure("signed.test"), true, 0, 70, false, 3},
+		{"the root fails", zone, aboutTheRoot(func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), true, 0, 70, false, 3},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

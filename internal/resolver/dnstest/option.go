@@ -17,6 +17,7 @@ type conduct struct {
 	secure    []string
 	delay     time.Duration
 	links     int // CNAMEs to follow; 0: 16
+	hangUp    int // answers over a connection with TLS; 0: any number
 	truncate  bool
 	noEDNS    bool
 	wrong     bool
@@ -79,7 +80,11 @@ func Links(n int) Option { return func(c *conduct) { c.links = n } }
 // WrongQuestion answers with the right id and records, but as if another name had been asked for.
 func WrongQuestion() Option { return func(c *conduct) { c.wrong = true } }
 
+// HangUp closes a connection with TLS after n answers.
+func HangUp(n int) Option { return func(c *conduct) { c.hangUp = n } }
+
 // Intercept sends what send returns, one message after the other, instead of answer; nil sends nothing.
+// The network is "udp", "tcp" or "tls".
 // The answer is nil where the server would be silent. It may be changed, the query must not be.
 func Intercept(send func(network string, query, answer *dns.Msg) [][]byte) Option {
 	return func(c *conduct) { c.intercept = send }

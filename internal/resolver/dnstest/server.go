@@ -23,6 +23,7 @@ type Server struct {
 	udp     net.PacketConn
 	tcp     net.Listener
 	servers []*dns.Server
+	tls     []net.Listener
 
 	mu      sync.Mutex
 	zone    zone
@@ -120,6 +121,9 @@ func (s *Server) Close() {
 	for _, server := range s.servers {
 		server.Shutdown() // fails only if it does not run
 	}
+	for _, listener := range s.tls {
+		listener.Close()
+	}
 	for _, socket := range []interface{ Close() error }{s.udp, s.tcp} {
 		if socket != nil {
 			socket.Close()
@@ -168,13 +172,13 @@ func (s *Server) Reset(options ...Option) {
 	}
 }
 
-// Queries is how many queries came for name and a type like "MX", over UDP and TCP; one that was
+// Queries is how many queries came for name and a type like "MX", over UDP, TCP and TLS; one that was
 // repeated over TCP counts twice. It panics if there is no such type.
 func (s *Server) Queries(name, typ string) int {
-	return s.QueriesOver("udp", name, typ) + s.QueriesOver("tcp", name, typ)
+	return s.QueriesOver("udp", name, typ) + s.QueriesOver("tcp", name, typ) + s.QueriesOver("tls", name, typ)
 }
 
-// QueriesOver is Queries for one network, "udp" or "tcp".
+// QueriesOver is Queries for one network: "udp", "tcp", or "tls".
 func (s *Server) QueriesOver(network, name, typ string) int {
 	t, ok := dns.StringToType[typ]
 	if !ok {
