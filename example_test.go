@@ -694,6 +694,75 @@ func ExampleDNS() {
 	// Output: true
 }
 
+func ExampleDNSStats() {
+	var dns delivery.DNS
+	defer dns.Close()
+	stats := dns.Stats() // of nothing yet
+	fmt.Println(stats.Asked, len(stats.Insecure))
+	// Output: 0 0
+}
+
+// A host that wants to know why mail for a domain goes as it does asks for the plan.
+func ExampleTLSPolicy() {
+	rt := delivery.Runtime{Resolver: hosts{"example.com": "192.0.2.1"}}
+	defer rt.Close(context.Background())
+	protocol, _ := rt.Protocol(delivery.QueueConfig{})
+	plan, _ := protocol.Plan(context.Background(), message())
+	fmt.Printf("%s: %s, because of %s\n", plan.Hosts[0].Host, plan.Hosts[0].TLS.Mode, plan.Hosts[0].TLS.By)
+	// Output: example.com: Opportunistic, because of enable_tls
+}
+
+// What came of TLS, to be counted for a day and sent as RFC 8460 says.
+func ExampleTLSReport() {
+	counts := map[string]int{}
+	rt := delivery.Runtime{Trace: &delivery.Trace{TLSReport: func(_ string, r delivery.TLSReport) {
+		counts[r.PolicyDomain+" "+r.PolicyType+" "+r.Failure]++ // under a lock of the host's
+	}}}
+	defer rt.Close(context.Background())
+	rt.Trace.TLSReport("", delivery.TLSReport{PolicyType: "sts", PolicyDomain: "example.com", Failure: "certificate-expired"})
+	fmt.Println(counts)
+	// Output: map[example.com sts certificate-expired:1]
+}
+
+func ExampleMTASTS() {
+	rt := delivery.Runtime{MTASTS: delivery.MTASTS{Store: policies{}}}
+	defer rt.Close(context.Background())
+	fmt.Println(rt.MTASTS.Off)
+	// Output: false
+}
+
+// policies is a store of MTA-STS policies; a host would keep them in a file or a database.
+type policies map[string]delivery.PolicyEntry
+
+func (p policies) Load(_ context.Context, domain string) (delivery.PolicyEntry, error) {
+	entry, ok := p[domain]
+	if !ok {
+		return entry, delivery.ErrNoPolicy
+	}
+	return entry, nil
+}
+
+func (p policies) Save(_ context.Context, domain string, entry delivery.PolicyEntry) error {
+	p[domain] = entry
+	return nil
+}
+
+func ExamplePolicyStore() {
+	var store delivery.PolicyStore = policies{}
+	_, err := store.Load(context.Background(), "example.com")
+	fmt.Println(errors.Is(err, delivery.ErrNoPolicy))
+	// Output: true
+}
+
+func ExamplePolicyEntry() {
+	store := policies{}
+	store.Save(context.Background(), "example.com", delivery.PolicyEntry{
+		ID: "20260101", Policy: []byte("version: STSv1\nmode: none\nmax_age: 86400\n"), Fetched: time.Now(), Expires: time.Now().Add(24 * time.Hour)})
+	entry, err := store.Load(context.Background(), "example.com")
+	fmt.Println(entry.ID, err)
+	// Output: 20260101 <nil>
+}
+
 func ExampleDNSAnswer() {
 	a := delivery.DNSAnswer{Result: delivery.DNSRecords, MX: []delivery.MXRecord{{Preference: 10, Host: "mx.example.com"}}}
 	fmt.Println(a.Result == delivery.DNSRecords, a.MX[0].Host)

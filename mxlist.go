@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -236,22 +238,58 @@ type Resolver interface {
 	Lookup(ctx context.Context, name string, t DNSType) DNSAnswer
 }
 
-// DNS is a [Resolver] that asks recursive name servers, over UDP and TCP, and keeps their answers
+// DNS is a [Resolver] that asks recursive name servers, over UDP, TCP and TLS, and keeps their answers
 // for as long as they may be kept. The zero value asks those of /etc/resolv.conf, and takes the
 // addresses of the names in /etc/hosts from there. It must not be copied after first use.
 type DNS struct {
-	// Servers are the servers to ask, "192.0.2.1:53", in this order; nil: those of /etc/resolv.conf. With
-	// Servers, /etc/hosts is not read.
+	// Servers are the servers to ask, in this order; one that did not respond lately is asked last. Nil: those of
+	// /etc/resolv.conf. With Servers, /etc/hosts is not read. "192.0.2.1:53" is asked over UDP and TCP;
+	// "tls://192.0.2.1:853#dns.example" over TLS alone (RFC 7858), and only if its certificate is good for the name
+	// after the #, or without one for the address.
 	Servers []string
-	// TrustAD: the servers validate DNSSEC and the way to them is safe, so that the AD bit of their
-	// answers may be believed. Without it no answer is secure, but for the option trust-ad in
-	// /etc/resolv.conf.
+	// RootCAs verify the servers that are asked over TLS; nil: those of the system.
+	RootCAs *x509.CertPool
+	// TrustAD: the servers, all of them, validate DNSSEC and the way to them is safe, so that the AD bit of their
+	// answers may be believed (RFC 6840 section 5.8). Without it no answer is secure, but for the option trust-ad in
+	// /etc/resolv.conf, and there is no DANE. A server that is trusted and never sets the bit is logged, and is among
+	// the Insecure of [DNS.Stats].
 	TrustAD bool
 	// Timeout is for one question to one server; 0: 5 s.
 	Timeout time.Duration
+	// CacheSize is how many answers are kept; 0: 10,000; negative: none.
+	CacheSize int
+	// MaxStale is for how long after their TTL answers are used where every server fails (RFC 8767); 0: a day; negative:
+	// not at all. TLSA records and what was secure are never used so.
+	MaxStale time.Duration
+	// Logger is told of servers that are trusted for nothing; nil: slog.Default().
+	Logger *slog.Logger
 
 	start  sync.Once
 	client resolver.Client
+}
+
+// DNSStats is what a [DNS] has done so far, and what it keeps.
+type DNSStats struct {
+	// Cached is how many lookups were answered from the cache; Asked is how many questions went to the servers, of
+	// which Failed found no answer at any, and Stale were answered with what was known before.
+	Cached, Asked, Failed, Stale uint64
+	// Entries is how many answers are kept.
+	Entries int
+	// Insecure are the servers that TrustAD is said of and that never set the AD bit.
+	Insecure []string
+}
+
+// Stats may be called at any time.
+func (d *DNS) Stats() DNSStats {
+	all := d.ready().Stats()
+	stats := DNSStats{Cached: all.Cached, Asked: all.Asked, Failed: all.Failed, Stale: all.Stale, Entries: all.Entries}
+	for _, server := range all.Servers {
+		if server.NeverSecure {
+			stats.Insecure = append(stats.Insecure, server.Server)
+		}
+	}
+	slices.Sort(stats.Insecure)
+	return stats
 }
 
 // Lookup asks one question.
@@ -283,7 +321,12 @@ func (d *DNS) Close() error { return d.ready().Close() }
 
 func (d *DNS) ready() *resolver.Client {
 	d.start.Do(func() {
-		d.client.Servers, d.client.TrustAD, d.client.Timeout = d.Servers, d.TrustAD, d.Timeout
+		c := &d.client
+		c.Servers, c.RootCAs, c.TrustAD, c.Timeout = d.Servers, d.RootCAs, d.TrustAD, d.Timeout
+		c.CacheSize, c.MaxStale = d.CacheSize, d.MaxStale
+		if c.Logger = d.Logger; c.Logger == nil {
+			c.Logger = slog.Default()
+		}
 	})
 	return &d.client
 }

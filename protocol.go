@@ -1323,7 +1323,7 @@ func (r *Runtime) ready() *runtimeState {
 		s.closing, s.begin = context.WithCancel(context.Background())
 		s.killed, s.kill = context.WithCancel(context.Background())
 		if s.resolver = r.Resolver; s.resolver == nil {
-			dns := &DNS{}
+			dns := &DNS{Logger: r.Logger}
 			s.resolver, s.own = dns, dns
 		}
 		if r.HTTP == nil {

@@ -41,6 +41,7 @@ func newHost(ctx context.Context, o *options, logs io.Writer) (*host, error) {
 	h.runtime.Egress = &h.egress
 	h.runtime.Stdout = logs
 	h.runtime.Logger = slog.New(slog.NewTextHandler(logs, nil))
+	h.dns.Logger = h.runtime.Logger
 	if o.dns != "" {
 		h.dns.Servers = []string{o.dns}
 	}

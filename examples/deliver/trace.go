@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"sync"
@@ -13,6 +14,19 @@ import (
 func trace(w io.Writer) *delivery.Trace {
 	short := func(s *delivery.Session) string { return s.ID[:min(8, len(s.ID))] }
 	return &delivery.Trace{
+		Resolved: func(queue delivery.QueueName, plan delivery.Plan, err error) {
+			for _, h := range plan.Hosts {
+				fmt.Fprintf(w, "-------- plan for %s: %s\n", queue, planned(&h))
+			}
+			if err != nil {
+				fmt.Fprintf(w, "-------- no plan for %s: %s\n", queue, oneLine(err.Error()))
+			}
+		},
+		TLSReport: func(readyName string, r delivery.TLSReport) {
+			if r.Failure != "" {
+				fmt.Fprintf(w, "-------- TLS with %s (%s): %s: %s\n", cmp.Or(r.Host, r.PolicyDomain), r.PolicyType, r.Failure, oneLine(fmt.Sprint(r.Err)))
+			}
+		},
 		Dialing: func(readyName string, to delivery.DialRequest) {
 			fmt.Fprintf(w, "-------- dialing %s (%s) for %s\n", to.Address, to.Host, readyName)
 		},
@@ -40,6 +54,27 @@ func trace(w io.Writer) *delivery.Trace {
 			fmt.Fprintf(w, "%s -- closed: %s\n", short(s), why)
 		},
 	}
+}
+
+// planned is a host of a plan, with what it has to offer of TLS and why.
+func planned(h *delivery.PlannedHost) string {
+	text := h.Host
+	if h.Address != "" {
+		text += " (" + h.Address + ")"
+	}
+	if p := h.TLS; p.Mode != "" {
+		text += ": TLS " + p.Mode + " by " + p.By
+		if p.DANE != "" {
+			text += ", DANE " + p.DANE
+		}
+		if p.MTASTS != "" {
+			text += ", MTA-STS " + p.MTASTS
+		}
+	}
+	if err := cmp.Or(h.Err, h.TLS.Err); err != nil {
+		text += ": " + oneLine(err.Error())
+	}
+	return text
 }
 
 // lockedWriter lets several goroutines write whole lines to one writer.
