@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -27,11 +28,11 @@ func FuzzResponse(f *testing.F) {
 			for _, option := range []dnstest.Option{dnstest.Secure(), dnstest.Truncate(), dnstest.Explain(6), dnstest.NoEDNS(), dnstest.WrongQuestion()} {
 				m := newServer(f, zone, option).Answer("udp", newQuery(question{"a.test", typ}, true))
 				m.Id = id
-				f.Add(dnstest.Pack(m), uint8(slices.Index(types, typ)))
+				f.Add(dnstest.Pack(m), uint8(slices.Index(types, typ)), true)
 			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, packet []byte, n uint8) {
+	f.Fuzz(func(t *testing.T, packet []byte, n uint8, trusted bool) {
 		q := question{"a.test", types[int(n)%len(types)]}
 		query := newQuery(q, true)
 		query.Id = id
@@ -48,8 +49,11 @@ func FuzzResponse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := readReply(m, q, true)
+		r, err := readReply(m, q, trusted)
 		checkReply(t, m, q, r, err)
+		if r.answer.Secure && !trusted {
+			t.Fatal("secure by a server that is not trusted")
+		}
 	})
 }
 
@@ -60,7 +64,7 @@ func checkReply(t *testing.T, m *dns.Msg, q question, r reply, err error) {
 		records++
 	}
 	if err != nil {
-		if a.Result != TempFail && !(a.Result == Bogus && m.Rcode == dns.RcodeServerFailure) || records > 0 {
+		if a.Result != TempFail && !(a.Result == Bogus && saysBogus(m)) || records > 0 || a.Secure {
 			t.Fatalf("%+v with %v", a, err)
 		}
 		return
@@ -78,6 +82,9 @@ func checkReply(t *testing.T, m *dns.Msg, q question, r reply, err error) {
 			continue
 		}
 		there++
+		if a.TTL > time.Duration(h.Ttl)*time.Second {
+			t.Fatalf("TTL %v, of a record with %d s", a.TTL, h.Ttl)
+		}
 		if ip := ipOf(rr); ip.IsValid() && !slices.Contains(a.Addrs, ip) {
 			t.Fatalf("%v is missing", ip)
 		}
@@ -90,9 +97,27 @@ func checkReply(t *testing.T, m *dns.Msg, q question, r reply, err error) {
 	case a.Result == NXDomain && m.Rcode != dns.RcodeNameError, a.Result != NXDomain && m.Rcode != dns.RcodeSuccess:
 		t.Fatalf("%v with rcode %d", a.Result, m.Rcode)
 	}
+	if absent := a.Result == NoData || a.Result == NXDomain; absent && a.TTL > unprovenTTL && !slices.ContainsFunc(m.Ns, func(rr dns.RR) bool {
+		soa, ok := rr.(*dns.SOA)
+		return ok && dns.IsSubDomain(soa.Hdr.Name, absolute(a.Name)) && a.TTL <= time.Duration(min(soa.Hdr.Ttl, soa.Minttl))*time.Second
+	}) {
+		t.Fatalf("an absence for %v without proof", a.TTL)
+	}
 	if there != records || (records > 0) != (a.Result == Records) {
 		t.Fatalf("%d records, of %d: %+v", records, there, a)
 	}
+}
+
+// saysBogus tells whether a response is a SERVFAIL with a reason that is about validation.
+func saysBogus(m *dns.Msg) bool {
+	if opt := m.IsEdns0(); opt != nil && m.Rcode == dns.RcodeServerFailure {
+		for _, option := range opt.Option {
+			if e, ok := option.(*dns.EDNS0_EDE); ok && (e.InfoCode >= 6 && e.InfoCode <= 12 || e.InfoCode == 25 || e.InfoCode == 27) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // reachable are the names to which CNAMEs lead from the question.
@@ -168,6 +193,56 @@ func FuzzText(f *testing.F) {
 		r, err := readReply(m, q, false)
 		if err != nil || len(r.answer.TXT) != 1 || r.answer.TXT[0] != string(one)+string(two) {
 			t.Fatalf("%q, %q arrived as %+v, %v", one, two, r.answer, err)
+		}
+	})
+}
+
+// FuzzServer: what is taken for a server is one, is encrypted just if it says so, and is written as it is
+// read.
+func FuzzServer(f *testing.F) {
+	for _, text := range []string{"192.0.2.1", "[::1]:53", "fe80::1%lo", "tls://192.0.2.1:853#dns.test", "tls://[::1]", "192.0.2.1#dns.test", "tls://::1#::2"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := parseServer(text)
+		if err != nil {
+			if s != (server{}) {
+				t.Fatalf("%q is %v and %v", text, s, err)
+			}
+			return
+		}
+		if at, err := netip.ParseAddrPort(s.address); err != nil || at.Port() == 0 {
+			t.Fatalf("%q has the address %q: %v", text, s.address, err)
+		}
+		if s.encrypted() != strings.HasPrefix(text, "tls://") {
+			t.Fatalf("%q: encrypted %v", text, s.encrypted())
+		}
+		if again, err := parseServer(s.String()); again != s || err != nil {
+			t.Fatalf("%q: %q is read as %q, %v", text, s, again, err)
+		}
+	})
+}
+
+// FuzzConfig: whatever stands in the file, there are servers to ask and bounds to the asking.
+func FuzzConfig(f *testing.F) {
+	f.Add("nameserver 192.0.2.1\noptions trust-ad timeout:2 attempts:3 # x\n;\nnameserver fe80::1%eth0")
+	f.Add("options timeout:99999999999999999999 attempts:-1\nnameserver 1\nnameserver")
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := parseConfig(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		if len(s.servers) < 1 || len(s.servers) > maxFileServers || s.attempts < 1 || s.attempts > maxFileAttempts ||
+			s.timeout < time.Second || s.timeout > maxFileTimeout*time.Second {
+			t.Fatalf("%+v", s)
+		}
+		for _, one := range s.servers {
+			if at, err := netip.ParseAddrPort(one.address); err != nil || at.Port() != clearPort || one.encrypted() {
+				t.Fatalf("%+v", one)
+			}
+		}
+		if s.trustAD && !strings.Contains(text, "trust-ad") {
+			t.Fatal("trusted")
 		}
 	})
 }
