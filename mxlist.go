@@ -601,6 +601,18 @@ func (c *candidate) address() string {
 	return c.addr.String()
 }
 
+// failed is the failure of the candidate.
+func (c *candidate) failed(err error) *HostError {
+	e := &HostError{Host: c.host, Err: err}
+	if c.addr.IsValid() || c.unix != "" {
+		e.Address = c.address()
+	}
+	if c.tls != nil {
+		e.TLS = c.tls.public
+	}
+	return e
+}
+
 // peer is what the peer there is remembered under.
 func (c *candidate) peer() string { return c.network() + " " + c.address() }
 

@@ -790,7 +790,9 @@ type HostError struct {
 	// Host is the name, Address "192.0.2.7:25"; the address is empty where none was found.
 	Host    string
 	Address string
-	Err     error
+	// TLS is what was asked of it.
+	TLS TLSPolicy
+	Err error
 }
 
 func (e *HostError) Error() string {
@@ -1514,21 +1516,21 @@ func (e *smtpEngine) connect(ctx context.Context, w *way, avoid []string) (*smtp
 	var failures []error
 	for _, c := range w.inOrder(chain, avoid) {
 		if c.err != nil {
-			failures = append(failures, &HostError{Host: c.host, Err: c.err})
+			failures = append(failures, c.failed(c.err))
 			continue
 		}
 		chain.Tried = append(chain.Tried, c.key)
 		clear := c.tls.opportunistic() && e.runtime.state.brokenTLS.Is(c.peer())
 		s, err := e.connectTo(ctx, w, c, chain, clear)
 		if err != nil && !clear && e.runtime.inClearAfter(ctx, w, c, err) {
-			failures = append(failures, &HostError{Host: c.host, Address: c.address(), Err: err})
+			failures = append(failures, c.failed(err))
 			s, err = e.connectTo(ctx, w, c, chain, true) // never on the connection where TLS was tried
 		}
 		if err == nil {
 			w.name.Reached()
 			return s, nil
 		}
-		failures = append(failures, &HostError{Host: c.host, Address: c.address(), Err: err})
+		failures = append(failures, c.failed(err))
 		if ctx.Err() != nil {
 			failures = append(failures, context.Cause(ctx))
 			break
