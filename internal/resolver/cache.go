@@ -92,7 +92,7 @@ func (c *cache) clear() {
 	c.used.Init()
 }
 
-// weight is how many places a answer takes: its size is the server's choice, and the cache's bound must
+// weight is how many places an answer takes: its size is the server's choice, and the cache's bound must
 // hold for the largest ones too.
 func (a *Answer) weight() int {
 	const header = 24 // of a slice or string with its pointer, or of an address

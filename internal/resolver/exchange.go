@@ -15,7 +15,8 @@ import (
 const (
 	// ednsSize is what passes every path without IP fragments, which can be forged: 1280, the least MTU
 	// of IPv6, without the headers.
-	ednsSize = 1232
+	ednsSize   = 1232
+	headerSize = 12 // of every message (RFC 1035 section 4.1.1)
 	// udpBuffer has room for servers that send more than they were asked for.
 	udpBuffer = 4096
 )
@@ -99,9 +100,12 @@ func frames(conn net.Conn) func() ([]byte, error) {
 // parseResponse reads a message and says whether it is the response to query (RFC 5452 section 9.1): by
 // id, QR, opcode and question. If it is, but its records cannot be read, the error is errMalformed.
 func parseResponse(packet []byte, query *dns.Msg) (m *dns.Msg, ours bool, err error) {
+	if len(packet) < headerSize || binary.BigEndian.Uint16(packet) != query.Id {
+		return nil, false, nil // a flood of guesses costs little
+	}
 	m = new(dns.Msg)
 	err = m.Unpack(packet)
-	if m.Id != query.Id || !m.Response || m.Opcode != dns.OpcodeQuery {
+	if !m.Response || m.Opcode != dns.OpcodeQuery {
 		return nil, false, nil
 	}
 	if len(m.Question) == 0 && refusal(m.Rcode) {

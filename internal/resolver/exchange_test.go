@@ -3,9 +3,11 @@ package resolver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -341,5 +343,42 @@ func TestTheQuery(t *testing.T) {
 	}
 	if len(ids) < 15 {
 		t.Errorf("20 queries had %d ids", len(ids))
+	}
+}
+
+// Each query has a source port of its own, which the system draws.
+func TestSourcePorts(t *testing.T) {
+	s := dnstest.Start(t, testZone)
+	ports, dials := make(map[string]bool), 0
+	c := Client{Servers: []string{s.Addr()}, CacheSize: -1}
+	c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			dials++
+			ports[conn.LocalAddr().String()] = true
+		}
+		return conn, err
+	}
+	defer c.Close()
+	for range 20 {
+		if got := c.Lookup(t.Context(), "example.com", TypeMX); got.Result != Records {
+			t.Fatal(got.Err)
+		}
+	}
+	if dials != 20 || len(ports) < 10 {
+		t.Errorf("20 queries over %d connections from %d ports", dials, len(ports))
+	}
+}
+
+func TestNumberOfRecords(t *testing.T) {
+	for n, want := range map[int]Result{maxRecords: Records, maxRecords + 1: TempFail} {
+		var zone strings.Builder
+		for i := range n {
+			fmt.Fprintf(&zone, "a.test. A 192.0.%d.%d\n", i/250, i%250)
+		}
+		got := client(newServer(t, zone.String())).Lookup(t.Context(), "a.test", TypeA)
+		if got.Result != want || want == Records && len(got.Addrs) != n {
+			t.Errorf("%d records: %v, %d, %v", n, got.Result, len(got.Addrs), got.Err)
+		}
 	}
 }

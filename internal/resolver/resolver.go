@@ -5,6 +5,10 @@
 // An answer is believed only if it belongs to the question, and only as far as its owner names lead
 // there. Whatever is missing, late, broken or contradictory is [TempFail] and never "no such record":
 // mail that is sent to a domain's own address because its MX records could not be had is lost mail.
+//
+// Answers are kept in a bounded cache, failures for some seconds too, and who asks what is being asked
+// waits for the same answer. Records whose TTL is over may stand in while every server fails, but for
+// what must be true when it is used: see [Client.MaxStale].
 package resolver
 
 import (
@@ -272,7 +276,8 @@ func canonicalName(name string) (string, error) {
 	return strings.ToLower(bare), nil
 }
 
-// Close ends the lookups under way with [ErrClosed] and waits until nothing of them is left.
+// Close ends the lookups under way with [ErrClosed], closes the connections, and waits until nothing of
+// them is left. It may be called again.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
