@@ -252,6 +252,7 @@ func (p *faultyPeer) data(second func(string) string) error {
 		if err := p.answer("content", "250 early"); err != nil {
 			return err
 		}
+		time.Sleep(time.Microsecond) // the client has read that, before it can write on
 	}
 	for {
 		line, err := p.in.ReadString('\n')
