@@ -115,6 +115,9 @@ func TestConfigFile(t *testing.T) {
 		time.Sleep(time.Second)
 		ask("c.test", "192.0.2.2", true)
 		ask("a.test", "192.0.2.2", true) // and what the other server said is forgotten
+		if s := c.Stats().Servers; len(s) != 1 || s[0].Server != "192.0.2.2:53" {
+			t.Errorf("servers %+v", s)
+		}
 
 		begin := time.Now()
 		c.Lookup(t.Context(), "silent.test", TypeA)

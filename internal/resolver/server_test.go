@@ -67,6 +67,7 @@ func TestCancelledIsNotSilent(t *testing.T) {
 		ctx, cancel := withTimeout(t, time.Second)
 		defer cancel()
 		c.Lookup(ctx, "a.test", TypeA)
+		synctest.Wait()
 		if got := c.Lookup(t.Context(), "b.test", TypeA); got.Result != Records || got.Addrs[0].String() != "192.0.2.1" {
 			t.Errorf("%+v", got)
 		}

@@ -242,6 +242,9 @@ func TestTLSSilentConnections(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 			synctest.Wait()
+			if open := len(c.links.all) == 1; open != (test.dials == 1) {
+				t.Errorf("after %v: open %v", test.wait, open)
+			}
 			s.Reset()
 			c.expect(t, "c.test")
 			c.dialled(t, test.dials)

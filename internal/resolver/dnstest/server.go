@@ -36,7 +36,7 @@ type count struct {
 	typ           uint16
 }
 
-// New makes a server without sockets, which is reached by its Dial alone: for virtual time. It needs no
+// New makes a server without sockets, which is reached by its Dial and DialTLS alone: for virtual time. It needs no
 // Close.
 //
 // The zone is in the notation of RFC 1035 section 5.1. Names are absolute, a TTL that is not given is
