@@ -887,7 +887,7 @@ func (h *hostTLS) opportunistic() bool {
 
 // secure tells a client what to hold the certificate against, and returns its name.
 func (h *hostTLS) secure(cfg *smtpclient.Config) (by string) {
-	if h.dane != nil && h.dane.Base != "" {
+	if h.rule.By == tlspolicy.ByDANE { // else the certificate is to be the host's own
 		cfg.TLSConfig.ServerName = h.dane.Base // RFC 7672 section 8.1
 	}
 	switch {

@@ -1039,8 +1039,9 @@ func decodeConfig(tree, dst any) error {
 type Runtime struct {
 	// Resolver answers DNS questions; nil: a [DNS] that asks the servers of /etc/resolv.conf.
 	Resolver Resolver
-	// Dial opens connections; nil: net.Dialer. It is given the resolved address, after it was
-	// checked against prohibited_hosts: it must not look up anything again.
+	// Dial opens connections, to mail hosts, to proxies and, at port 443, to the hosts of MTA-STS policies; nil:
+	// net.Dialer. It is given the resolved address, after it was checked against prohibited_hosts: it must not look
+	// up anything again.
 	Dial func(ctx context.Context, to DialRequest) (net.Conn, error)
 	// RootCAs are the certificate authorities to trust; nil: the system's.
 	RootCAs *x509.CertPool

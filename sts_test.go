@@ -22,9 +22,10 @@ import (
 // careful is a world with the domain careful.test, which has two mail exchangers, and a policy.
 type careful struct {
 	*testing.T
-	rt   *Runtime
-	zone zone
-	sink *smtptest.Sink // both of them
+	rt        *Runtime
+	zone      zone
+	sink      *smtptest.Sink      // both of them
+	authority *smtptest.Authority // that is trusted
 
 	mu      sync.Mutex
 	dialed  []string
@@ -58,7 +59,7 @@ func newCareful(t *testing.T, policy, path string, good bool) *careful {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.sink.Close() })
-	w.rt.RootCAs, w.rt.Resolver, w.rt.Egress = authority.Pool, w.zone, loopback(path)
+	w.authority, w.rt.RootCAs, w.rt.Resolver, w.rt.Egress = authority, authority.Pool, w.zone, loopback(path)
 	w.rt.Dial = func(ctx context.Context, to DialRequest) (net.Conn, error) {
 		w.mu.Lock()
 		w.dialed = append(w.dialed, to.Host+" "+to.Address)
@@ -179,6 +180,25 @@ func TestMTASTS(t *testing.T) {
 				t.Errorf("reported %q, want %q", last, test.report)
 			}
 		})
+	}
+}
+
+// TestMTASTSWantsTheHostsName: with TLSA records of no use, at the end of an alias, the certificate must still be for
+// the name that the policy speaks of.
+func TestMTASTSWantsTheHostsName(t *testing.T) {
+	for name, want := range map[string]Status{"mx1.careful.test": Delivered, "real.careful.test": Transient} {
+		w := newCareful(t, "version: STSv1\nmode: enforce\nmx: mx1.careful.test\nmax_age: 86400\n", `"enable_dane": true, `, true)
+		w.zone["careful.test MX"] = secured(mx(MXRecord{10, "mx1.careful.test"}), "careful.test")
+		w.zone["mx1.careful.test A"] = secured(addrs("192.0.2.1"), "real.careful.test")
+		w.zone["_25._tcp.real.careful.test TLSA"] = secured(tlsaRecords(1, make([]byte, 32)), "_25._tcp.real.careful.test")
+		w.sink.TLS.Certificates = []tls.Certificate{w.authority.Certificate(t, name)}
+		r := w.deliver()
+		if r.Status != want {
+			t.Errorf("a certificate for %s: %s %s", name, r.Status, r.Response)
+		}
+		if p := r.Session.TLSPolicy; want == Delivered && (p.DANE != "unusable" || p.By != "mta-sts" || r.Session.TLS.By != "mta-sts") {
+			t.Errorf("%+v, %+v", p, r.Session.TLS)
+		}
 	}
 }
 
