@@ -116,7 +116,8 @@ type EgressPath struct {
 	// Ipv6ThenIpv4, where the second family is asked for only if the first has nothing.
 	IPLookupStrategy string `config:"ip_lookup_strategy" default:"Ipv4AndIpv6" enum:"Ipv4AndIpv6,Ipv4Only,Ipv6Only,Ipv4ThenIpv6,Ipv6ThenIpv4"`
 	// ProhibitedHosts are networks that no host of a plan may be in; one that is fails the message
-	// permanently (550 5.4.4). Nil: loopback and unspecified addresses; empty: none.
+	// permanently (550 5.4.4), and that no MTA-STS policy is fetched from. Nil: loopback and unspecified addresses;
+	// empty: none.
 	ProhibitedHosts []netip.Prefix `config:"prohibited_hosts" default:"[\"127.0.0.0/8\", \"::1/128\", \"0.0.0.0/32\", \"::/128\"]"`
 	// SkipHosts are networks whose hosts are left out of a plan.
 	SkipHosts []netip.Prefix `config:"skip_hosts" default:"[]"`
