@@ -876,6 +876,11 @@ func (h *hostTLS) key() string {
 	key := h.public.Mode + " " + h.public.By
 	if h.rule.Records {
 		key += " " + strings.Join(h.report.Policy, ",")
+		// With DANE-TA(2) the name of this domain may have been what the certificate was good for, and another's is
+		// not (RFC 7672 section 3.2.2).
+		if slices.ContainsFunc(h.dane.Records, func(r resolver.TLSA) bool { return r.Usage == 2 }) {
+			key += " " + strings.Join(h.dane.Names, ",")
+		}
 	}
 	return key
 }
