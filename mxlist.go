@@ -336,7 +336,6 @@ type route struct {
 	site   string
 	hosts  [][]target // by preference, best first
 	list   bool       // an mx_list: its order is kept
-	mx     bool       // they are mail exchangers, by their records
 	domain string     // whose mail it is; empty: of an mx_list or an address
 	port   uint16     // of a routing domain; 0: not given
 	// expanded is the domain's name at the end of its CNAMEs.
@@ -432,7 +431,7 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 		if len(answer.MX) == 1 && answer.MX[0].Host == "." {
 			return nil, errNullMX
 		}
-		r.mx, r.hosts = true, byPreference(answer.MX, port)
+		r.hosts = byPreference(answer.MX, port)
 	case DNSNoData: // the implicit MX
 		r.hosts = [][]target{{{name: domain.name, port: port}}}
 	case DNSNXDomain:
@@ -652,7 +651,8 @@ func (r *Runtime) routeOf(ctx context.Context, dns Resolver, a *attempt) (*route
 	if len(to.hosts) == 0 {
 		return nil, errLoop
 	}
-	if to.mx && !r.MTASTS.Off && a.msg.demand() != waivesTLS {
+	// Also where there are no MX records: else whoever can hide those has a way around the policy.
+	if to.domain != "" && !r.MTASTS.Off && a.msg.demand() != waivesTLS {
 		if err := r.obey(ctx, to); err != nil {
 			return nil, unresolved(a.queue, err)
 		}

@@ -145,6 +145,7 @@
 //	broken TLS                       remembered by site       by address: one bad host says nothing of the others
 //	broken TLS under Required        remembered               not: a wrong certificate must not lead others to clear text
 //	MTA-STS, testing                 lowers Required          does not lower what the operator requires
+//	MTA-STS without MX records       not looked for           enforced: who hides the records must not hide the policy
 //	TLSA records, none usable        lowers Required          does not lower what the operator requires
 //	TLSA records at an alias         at its own name only     at the end of the alias first, where that is secure (RFC 7672 2.2.3)
 //	openssl_*, rustls_* options      engines and ciphers      a config error: Go's TLS chooses, tls_min_version remains
@@ -1076,8 +1077,8 @@ type Runtime struct {
 	state runtimeState
 }
 
-// MTASTS says how the MTA-STS policies of domains are looked for (RFC 8461). The zero value looks for them as
-// KumoMTA does: for each domain that has MX records, whether or not the egress path has enable_mta_sts. The first
+// MTASTS says how the MTA-STS policies of domains are looked for (RFC 8461). The zero value looks for that of each
+// domain, with MX records or without, whether or not the egress path has enable_mta_sts. The first
 // message to a domain with a policy waits until that is fetched, no longer than 20 s; later it is kept as long as it
 // says, asked for again ahead of its end, and never given up because a new one cannot be had.
 type MTASTS struct {

@@ -362,3 +362,20 @@ func TestOwnHosts(t *testing.T) {
 		}
 	}
 }
+
+// TestNoMXRecordsAreNoWayAroundAPolicy: who can hide the MX records of a domain cannot have its mail in clear.
+func TestNoMXRecordsAreNoWayAroundAPolicy(t *testing.T) {
+	for policy, want := range map[string]Status{"mx1.careful.test": Transient, "careful.test": Delivered} {
+		w := newCareful(t, "version: STSv1\nmode: enforce\nmx: "+policy+"\nmax_age: 86400\n", "", true)
+		w.zone["careful.test MX"] = DNSAnswer{Result: DNSNoData}
+		w.zone["careful.test A"] = addrs("192.0.2.66")
+		w.sink.TLS.Certificates = []tls.Certificate{w.authority.Certificate(t, "careful.test")}
+		r := w.deliver()
+		if r.Status != want || want == Delivered && r.Session.TLS.By != "mta-sts" {
+			t.Errorf("%s: %s %s", policy, r.Status, r.Response)
+		}
+		if n := len(w.sink.Messages()); want != Delivered && n > 0 {
+			t.Errorf("%s: the peer has %d", policy, n)
+		}
+	}
+}
