@@ -367,7 +367,7 @@ func (e *PlanError) result() Result {
 // is under one.
 func (e *PlanError) resultOn(w *way) Result {
 	res := e.result()
-	if res.Session = w.unopened(); w.ready == "" || e == errNotVouched {
+	if res.Session = w.unopened(); w.ready == "" || e == errNotVouched || e == errNotVouchedNow {
 		res.Scope = ScopeMessage
 	}
 	return res
@@ -390,6 +390,9 @@ var (
 	// errNotVouched concerns the message and not what else goes to the same hosts.
 	errNotVouched = &PlanError{Permanent, Response{Code: 550, Enhanced: EnhancedCode{5, 7, 10},
 		Text: "delivery: " + string(tlspolicy.NotVouched)}, nil} // RFC 8689 section 4.2.1
+	// errNotVouchedNow: a policy might vouch, and could not be had.
+	errNotVouchedNow = &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 7, 10},
+		Text: "delivery: " + string(tlspolicy.NotVouched)}, nil}
 	errAllSkipped = &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
 		Text: "delivery: MX consisted solely of hosts on the skip_hosts list"}, nil}
 )
@@ -954,7 +957,7 @@ func (p *planner) plan(ctx context.Context, r *route) ([]candidate, *PlanError) 
 	if why != nil {
 		return plan, why
 	}
-	return plan, refused(plan)
+	return plan, refused(plan, r.sts)
 }
 
 // resolve finds the addresses of hosts that are equal, no more than so many by whole hosts. Self: one of them
@@ -988,7 +991,7 @@ func (p *planner) resolve(ctx context.Context, r *route, group []target, equals,
 }
 
 // refused takes out of a plan the hosts to which nothing may be sent as TLS is to be had there.
-func refused(plan []candidate) *PlanError {
+func refused(plan []candidate, sts *mtasts.Result) *PlanError {
 	usable, insecure := 0, 0
 	for i := range plan {
 		c := &plan[i]
@@ -1006,10 +1009,13 @@ func refused(plan []candidate) *PlanError {
 			c.err = fmt.Errorf("%w: %w", c.err, c.tls.public.Err)
 		}
 	}
-	if usable == 0 && insecure > 0 {
-		return errNotVouched
+	switch {
+	case usable > 0 || insecure == 0:
+		return nil
+	case sts != nil && (sts.Status == mtasts.LookupFailed || sts.Status == mtasts.FetchFailed):
+		return errNotVouchedNow
 	}
-	return nil
+	return errNotVouched
 }
 
 // hasEquals reports whether a plan has candidates that may change places.

@@ -274,8 +274,9 @@ type Message struct {
 	// MailOptions are the parameters of MAIL, as a go-smtp server receives them; nil: none. Over SMTP, what a
 	// peer does not offer is left out where that does no harm (DSN, AUTH), and else fails the message there:
 	// BINARYMIME, whose content goes out octet for octet or not at all (5.6.3), SMTPUTF8 (5.6.7) and
-	// RequireTLS (RFC 8689: 5.7.30, where no host offers it; 5.7.10 without a verified certificate, or where neither DNSSEC nor MTA-STS nor an
-	// mx_list vouches for the choice of the hosts). Size is found from the content.
+	// RequireTLS (RFC 8689: 5.7.30, where no host offers it; 5.7.10 without a verified certificate, or where neither
+	// DNSSEC nor MTA-STS nor an mx_list vouches for the choice of the hosts; 4.7.10 where MTA-STS might, and cannot
+	// be had now). Size is found from the content.
 	MailOptions *smtp.MailOptions
 	// Recipients are the envelope recipients. All of them go to the queue of the message: splitting
 	// by domain is the host's. The same address twice is two recipients.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/smtptest"
 )
 
@@ -376,6 +377,33 @@ func TestNoMXRecordsAreNoWayAroundAPolicy(t *testing.T) {
 		}
 		if n := len(w.sink.Messages()); want != Delivered && n > 0 {
 			t.Errorf("%s: the peer has %d", policy, n)
+		}
+	}
+}
+
+// TestRequireTLSNeedsSomebodyToVouch: a message that requires TLS bounces where nobody vouches for the hosts, and waits
+// where a policy might that cannot be had now.
+func TestRequireTLSNeedsSomebodyToVouch(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*careful)
+		want   string
+	}{
+		{"a policy", func(*careful) {}, "delivered 250"},
+		{"no policy", func(w *careful) { delete(w.zone, "_mta-sts.careful.test TXT") }, "permanent 550"},
+		{"a record that cannot be looked up", func(w *careful) { w.zone["_mta-sts.careful.test TXT"] = serverFailure }, "transient 451"},
+		{"a policy that cannot be fetched", func(w *careful) { w.zone["mta-sts.careful.test A"] = serverFailure }, "transient 451"},
+		{"DNSSEC", func(w *careful) {
+			delete(w.zone, "_mta-sts.careful.test TXT")
+			w.zone["careful.test MX"] = secured(w.zone["careful.test MX"], "careful.test")
+		}, "delivered 250"},
+	} {
+		w := newCareful(t, "version: STSv1\nmode: enforce\nmx: *.careful.test\nmax_age: 86400\n", "", true)
+		w.sink.Offer = []string{"REQUIRETLS"}
+		test.change(w)
+		r := w.deliver(func(m *Message) { m.MailOptions = &smtp.MailOptions{RequireTLS: true} })
+		if got := fmt.Sprint(r.Status, " ", r.Response.Code); got != test.want || r.Status != Delivered && r.Scope != ScopeMessage {
+			t.Errorf("%s: %s, %s: %s", test.name, got, r.Scope, r.Response)
 		}
 	}
 }
