@@ -453,16 +453,15 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 
 // byPreference is the hosts of MX records, by name among those that are equal, and not too many.
 func byPreference(records []MXRecord, port uint16) (hosts [][]target) {
-	records = slices.Clone(records)
+	records = slices.DeleteFunc(slices.Clone(records), func(mx MXRecord) bool {
+		return mx.Host == "." // no null MX, if there are others (RFC 7505 section 3)
+	})
 	slices.SortStableFunc(records, func(a, b MXRecord) int {
 		return cmp.Or(cmp.Compare(a.Preference, b.Preference), strings.Compare(a.Host, b.Host))
 	})
 	records = records[:min(len(records), maxCandidates)]
 	for i, mx := range records {
-		if mx.Host == "." { // no null MX, because there are others (RFC 7505 section 3)
-			continue
-		}
-		if i == 0 || mx.Preference != records[i-1].Preference || len(hosts) == 0 {
+		if i == 0 || mx.Preference != records[i-1].Preference {
 			hosts = append(hosts, nil)
 		}
 		last := len(hosts) - 1
