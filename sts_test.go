@@ -40,7 +40,8 @@ func newCareful(t *testing.T, policy, path string, good bool) *careful {
 	if !good {
 		issuer = another
 	}
-	w := &careful{T: t, rt: newRuntime(t), sink: &smtptest.Sink{TLS: &tls.Config{Certificates: []tls.Certificate{issuer.Certificate(t, "mx1.careful.test", "mx2.careful.test")}}}}
+	w := &careful{T: t, rt: newRuntime(t), sink: &smtptest.Sink{
+		Offer: []string{"REQUIRETLS"}, TLS: issuer.Server(t, "mx1.careful.test", "mx2.careful.test", "careful.test")}}
 	w.zone = zone{
 		"careful.test MX":           lasting(mx(MXRecord{10, "mx1.careful.test"}, MXRecord{20, "mx2.careful.test"}), time.Hour),
 		"mx1.careful.test A":        lasting(addrs("192.0.2.1"), time.Hour),
@@ -370,7 +371,6 @@ func TestNoMXRecordsAreNoWayAroundAPolicy(t *testing.T) {
 		w := newCareful(t, "version: STSv1\nmode: enforce\nmx: "+policy+"\nmax_age: 86400\n", "", true)
 		w.zone["careful.test MX"] = DNSAnswer{Result: DNSNoData}
 		w.zone["careful.test A"] = addrs("192.0.2.66")
-		w.sink.TLS.Certificates = []tls.Certificate{w.authority.Certificate(t, "careful.test")}
 		r := w.deliver()
 		if r.Status != want || want == Delivered && r.Session.TLS.By != "mta-sts" {
 			t.Errorf("%s: %s %s", policy, r.Status, r.Response)
@@ -399,7 +399,6 @@ func TestRequireTLSNeedsSomebodyToVouch(t *testing.T) {
 		}, "delivered 250"},
 	} {
 		w := newCareful(t, "version: STSv1\nmode: enforce\nmx: *.careful.test\nmax_age: 86400\n", "", true)
-		w.sink.Offer = []string{"REQUIRETLS"}
 		test.change(w)
 		r := w.deliver(func(m *Message) { m.MailOptions = &smtp.MailOptions{RequireTLS: true} })
 		if got := fmt.Sprint(r.Status, " ", r.Response.Code); got != test.want || r.Status != Delivered && r.Scope != ScopeMessage {
