@@ -925,12 +925,13 @@ func (p *planner) plan(ctx context.Context, r *route) ([]candidate, *PlanError) 
 	var plan []candidate
 	seen := map[string]bool{}
 	found := 0
+	hosts := p.find(ctx, r)
 	for i, group := range r.hosts {
 		equals := i + 1
 		if r.list {
 			equals = 0
 		}
-		addresses, failed, self := p.resolve(ctx, r, group, equals, maxCandidates-found)
+		addresses, failed, self := p.addressesOf(group, hosts[i], equals, maxCandidates-found)
 		if self && !r.list { // what is as good or worse is not for us (RFC 5321 section 5.1)
 			if i == 0 {
 				return plan, errLoop
@@ -959,31 +960,67 @@ func (p *planner) plan(ctx context.Context, r *route) ([]candidate, *PlanError) 
 	return plan, refused(plan, r.sts)
 }
 
-// resolve finds the addresses of hosts that are equal, no more than so many by whole hosts. Self: one of them
-// is ours.
-func (p *planner) resolve(ctx context.Context, r *route, group []target, equals, most int) (addresses, failed []candidate, self bool) {
-	for _, t := range group {
+// foundHost is what is known of one host of a route.
+type foundHost struct {
+	port uint16
+	at   *hostAddrs // nil: it is a unix socket
+	tls  *hostTLS   // nil: it has no address
+}
+
+// find asks for the addresses of all hosts of a route, and for what they have to offer of TLS, at the same time: a
+// domain may have many, and the servers for any of their names may be down.
+func (p *planner) find(ctx context.Context, r *route) [][]foundHost {
+	found := make([][]foundHost, len(r.hosts))
+	var others sync.WaitGroup
+	for i, group := range r.hosts {
+		found[i] = make([]foundHost, len(group))
+		for j, t := range group {
+			if one := len(r.hosts) == 1 && len(group) == 1; one || t.unix != "" || t.addr.IsValid() {
+				found[i][j] = p.findHost(ctx, r, t)
+			} else {
+				others.Go(func() { found[i][j] = p.findHost(ctx, r, t) })
+			}
+		}
+	}
+	others.Wait()
+	return found
+}
+
+func (p *planner) findHost(ctx context.Context, r *route, t target) foundHost {
+	f := foundHost{port: cmp.Or(p.source.RemotePort, t.port, p.path.SMTPPort)}
+	switch {
+	case t.unix != "":
+	case t.addr.IsValid():
+		f.at = &hostAddrs{addrs: []netip.Addr{t.addr}, answers: []DNSAnswer{{Result: DNSRecords, Secure: t.secure, Name: t.name}}}
+	default:
+		if f.at = lookupAddrs(ctx, p.dns, t.name, p.path.IPLookupStrategy); f.at.err != nil {
+			return f
+		}
+	}
+	f.tls = p.tlsOf(ctx, r, t, f.port, f.at)
+	return f
+}
+
+// addressesOf are the addresses of hosts that are equal, no more than so many by whole hosts. Self: one of them is
+// ours.
+func (p *planner) addressesOf(group []target, found []foundHost, equals, most int) (addresses, failed []candidate, self bool) {
+	for j, t := range group {
 		if len(addresses) >= most {
 			break
 		}
-		port := cmp.Or(p.source.RemotePort, t.port, p.path.SMTPPort)
-		if t.unix != "" {
-			addresses = append(addresses, candidate{host: t.name, unix: t.unix, tls: p.tlsOf(ctx, r, t, port, nil)})
+		f := found[j]
+		switch {
+		case f.at == nil:
+			addresses = append(addresses, candidate{host: t.name, unix: t.unix, tls: f.tls})
+			continue
+		case f.at.err != nil:
+			failed = append(failed, candidate{host: t.name, err: f.at.err})
 			continue
 		}
-		at := &hostAddrs{addrs: []netip.Addr{t.addr}, answers: []DNSAnswer{{Result: DNSRecords, Secure: t.secure, Name: t.name}}}
-		if !t.addr.IsValid() {
-			at = lookupAddrs(ctx, p.dns, t.name, p.path.IPLookupStrategy)
-		}
-		if at.err != nil {
-			failed = append(failed, candidate{host: t.name, err: at.err})
-			continue
-		}
-		tls := p.tlsOf(ctx, r, t, port, at)
-		for _, ip := range at.addrs {
+		for _, ip := range f.at.addrs {
 			ip = ip.Unmap().WithZone("")
 			self = self || p.self != nil && p.self(ip)
-			addresses = append(addresses, candidate{host: t.name, addr: netip.AddrPortFrom(ip, port), equals: equals, tls: tls})
+			addresses = append(addresses, candidate{host: t.name, addr: netip.AddrPortFrom(ip, f.port), equals: equals, tls: f.tls})
 		}
 	}
 	return addresses, failed, self

@@ -3,9 +3,12 @@ package delivery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // zone is a Resolver that knows what it is told. Names that it does not know do not exist.
@@ -283,5 +286,36 @@ func TestPlans(t *testing.T) {
 		if len(seen) != 3 {
 			t.Errorf("only %v came first", seen)
 		}
+	})
+}
+
+// slow is a Resolver that takes a second for each question.
+type slow struct{ zone }
+
+func (s slow) Lookup(ctx context.Context, name string, t DNSType) DNSAnswer {
+	time.Sleep(time.Second)
+	return s.zone.Lookup(ctx, name, t)
+}
+
+// TestHostsAreLookedUpAtTheSameTime: many hosts take no longer than one: MX, addresses, and TLSA records where the name
+// server is slow.
+func TestHostsAreLookedUpAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := zone{}
+		var records []MXRecord
+		for i := range uint16(20) {
+			host := fmt.Sprintf("mx%02d.many.test", i)
+			records = append(records, MXRecord{i / 3, host})
+			z[host+" A"] = secured(addrs(fmt.Sprintf("192.0.2.%d", i+1)), host)
+		}
+		z["many.test MX"] = secured(mx(records...), "many.test")
+		rt := newRuntime(t)
+		rt.Resolver, rt.MTASTS.Off, rt.Egress = slow{z}, true, loopback(`"enable_dane": true, `)
+		began := time.Now()
+		plan, err := protocolOf(t, rt, `{}`).Plan(t.Context(), messageTo("a@many.test"))
+		if took := time.Since(began); err != nil || len(plan.Hosts) != 20 || took != 3*time.Second {
+			t.Errorf("%d hosts after %v: %v", len(plan.Hosts), took, err)
+		}
+		rt.Close(context.Background())
 	})
 }
