@@ -739,3 +739,28 @@ func TestASourceThatIsNotDefined(t *testing.T) {
 		t.Errorf("scope %s: %s", r.Scope, r.Response)
 	}
 }
+
+// TestASessionRemembersEachHostOnce: one that goes on with the same host for ever does not grow.
+func TestASessionRemembersEachHostOnce(t *testing.T) {
+	sink := &smtptest.Sink{}
+	addr, err := sink.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	rt := newRuntime(t)
+	rt.Egress = loopback(`"reconnect_strategy": "ReconnectSameHost", `)
+	p := smtpTo(t, rt, addr)
+	sessions := map[string]bool{}
+	var name string
+	for range 5 {
+		msg := messageTo("a@x.test")
+		msg.From = "421-me@x.test"
+		r := p.Deliver(t.Context(), msg).Results[0]
+		sessions[r.Session.ID], name = true, r.Session.ReadyName
+	}
+	chain, ok := rt.state.names.Name(name).Successor()
+	if n, _ := sink.Sessions(); !ok || len(chain.Tried) != 1 || len(sessions) != 1 || n != 5 {
+		t.Errorf("%d connections of %d sessions; %v, tried %d hosts", n, len(sessions), ok, len(chain.Tried))
+	}
+}

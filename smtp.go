@@ -1532,7 +1532,9 @@ func (e *smtpEngine) connect(ctx context.Context, w *way, avoid []string) (*smtp
 			failures = append(failures, c.failed(c.err))
 			continue
 		}
-		chain.Tried = append(chain.Tried, c.key)
+		if !slices.Contains(chain.Tried, c.key) { // a session that reconnects to the same host does so without end
+			chain.Tried = append(chain.Tried, c.key)
+		}
 		clear := c.tls.opportunistic() && e.runtime.state.brokenTLS.Is(c.peer())
 		s, err := e.connectTo(ctx, w, c, chain, clear)
 		if err != nil && !clear && e.runtime.inClearAfter(ctx, w, c, err) {
