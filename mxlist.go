@@ -648,7 +648,13 @@ func (r *Runtime) routeOf(ctx context.Context, dns Resolver, a *attempt) (*route
 		return nil, failed
 	}
 	to.beforeSelf(func(t target) bool {
-		return slices.ContainsFunc(r.OwnNames, func(own string) bool { return strings.EqualFold(strings.TrimSuffix(own, "."), t.name) })
+		return slices.ContainsFunc(r.OwnNames, func(own string) bool {
+			own = strings.TrimSuffix(own, ".")
+			if ascii, err := address.ToASCII(own); err == nil {
+				own = ascii
+			}
+			return strings.EqualFold(own, t.name)
+		})
 	})
 	if len(to.hosts) == 0 {
 		return nil, errLoop

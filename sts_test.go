@@ -320,6 +320,7 @@ func TestOwnHosts(t *testing.T) {
 		"second.test MX": mx(MXRecord{10, "mx.other.test"}, MXRecord{20, "mx.us.test"}, MXRecord{20, "equal.other.test"}, MXRecord{30, "worse.other.test"}),
 		"third.test MX":  mx(MXRecord{10, "mx.other.test"}, MXRecord{20, "alias.us.test"}, MXRecord{30, "worse.other.test"}),
 		"fourth.test MX": mx(MXRecord{10, "alias.us.test"}, MXRecord{10, "mx.other.test"}),
+		"fifth.test MX":  mx(MXRecord{10, "xn--dner-5qa.test"}, MXRecord{20, "mx.other.test"}),
 		"us.test A":      addrs("192.0.2.99"),
 	}
 	for _, name := range []string{"mx.other.test", "equal.other.test", "worse.other.test"} {
@@ -336,6 +337,7 @@ func TestOwnHosts(t *testing.T) {
 		{"second.test", `{}`, "", "mx.other.test"},
 		{"third.test", `{}`, "MX.us.test.", "mx.other.test"},
 		{"fourth.test", `{}`, "MX.us.test.", "554 5.4.6"},
+		{"fifth.test", `{}`, "Döner.test", "554 5.4.6"},
 		{"us.test", `{}`, "us.test", "554 5.4.6"}, // without MX records
 		{"first.test", `{"protocol": {"smtp": {"mx_list": ["mx.us.test", "mx.other.test"]}}}`, "mx.us.test", "mx.us.test mx.other.test"},
 	} {
