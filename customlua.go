@@ -205,6 +205,7 @@ func ownTransport(roots *x509.CertPool, prohibited []netip.Prefix) *http.Transpo
 	t.TLSClientConfig = &tls.Config{RootCAs: roots}
 	t.ForceAttemptHTTP2 = true
 	if len(prohibited) > 0 {
+		t.Proxy = nil // it would connect for us, wherever the URL says
 		t.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
 			to, err := netip.ParseAddrPort(address)
 			if err == nil && covers(prohibited, to.Addr().Unmap().WithZone("")) {

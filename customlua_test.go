@@ -625,5 +625,8 @@ func TestHTTPProhibitedHosts(t *testing.T) {
 		if r.Status != test.want || (r.Status == Transient) != strings.Contains(r.Response.Text, "is prohibited") {
 			t.Errorf("%s, prohibited %v: %s %s", test.host, test.prohibited, r.Status, r.Response)
 		}
+		if (rt.state.http.Proxy == nil) != (test.prohibited != nil) { // the environment is read once for a process
+			t.Errorf("prohibited %v, and a proxy may connect instead", test.prohibited)
+		}
 	}
 }

@@ -1069,7 +1069,8 @@ type Runtime struct {
 	// HTTP carries the requests of kumo.http; nil: a transport of the runtime's own, with RootCAs.
 	HTTP http.RoundTripper
 	// HTTPProhibitedHosts are networks that the runtime's own transport does not connect to, so that no URL which a
-	// message had a part in reaches them; nil: none. It means nothing where the host lends HTTP.
+	// message had a part in reaches them; nil: none. With any, the transport uses no proxy of the environment, as that
+	// would connect for it. It means nothing where the host lends HTTP.
 	HTTPProhibitedHosts []netip.Prefix
 	// Stdout is where print in a policy writes, from several goroutines at once; nil: os.Stdout.
 	Stdout io.Writer
