@@ -3,10 +3,14 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -215,5 +219,67 @@ func TestNoDowngrade(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// serveHosts makes a runtime's dials end at a sink for each address.
+func serveHosts(t *testing.T, rt *Runtime, sinks map[string]*smtptest.Sink) {
+	t.Helper()
+	at := map[string]string{}
+	for ip, sink := range sinks {
+		addr, err := sink.Listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { sink.Close() })
+		at[ip] = addr
+	}
+	rt.Dial = func(ctx context.Context, to DialRequest) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", at[to.Address])
+	}
+}
+
+// ownIssuer is a certificate that is its own issuer.
+func ownIssuer(t *testing.T, name string) tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// TestDANEForOneDomainOnly: a certificate that is good for the name of the domain alone serves no other domain with the
+// same mail exchanger, not even over a connection that is open already.
+func TestDANEForOneDomainOnly(t *testing.T) {
+	cert := ownIssuer(t, "a.test")
+	sink := &smtptest.Sink{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}
+	rt := newRuntime(t)
+	digest := sha256.Sum256(cert.Certificate[0])
+	records := secured(DNSAnswer{Result: DNSRecords, TLSA: []TLSARecord{{Usage: 2, Selector: 0, MatchingType: 1, Data: digest[:]}}}, "")
+	rt.Resolver = zone{
+		"a.test MX":                  secured(mx(MXRecord{10, "mx.host.test"}), "a.test"),
+		"b.test MX":                  secured(mx(MXRecord{10, "mx.host.test"}), "b.test"),
+		"mx.host.test A":             secured(addrs("192.0.2.1"), "mx.host.test"),
+		"_25._tcp.mx.host.test TLSA": records,
+	}
+	rt.Egress = loopback(`"enable_dane": true, `)
+	serveHosts(t, rt, map[string]*smtptest.Sink{"192.0.2.1:25": sink})
+	p := protocolOf(t, rt, `{}`)
+	for _, test := range []struct {
+		to   string
+		want Status
+	}{{"x@b.test", Transient}, {"x@a.test", Delivered}, {"x@b.test", Transient}, {"x@a.test", Delivered}} {
+		if r := p.Deliver(t.Context(), messageTo(test.to)).Results[0]; r.Status != test.want {
+			t.Errorf("%s: %s %s", test.to, r.Status, r.Response)
+		}
+	}
+	if n, _ := sink.Sessions(); n != 3 {
+		t.Errorf("%d sessions", n)
 	}
 }

@@ -336,7 +336,6 @@ type route struct {
 	site   string
 	hosts  [][]target // by preference, best first
 	list   bool       // an mx_list: its order is kept
-	mx     bool       // they are mail exchangers, by their records
 	domain string     // whose mail it is; empty: of an mx_list or an address
 	port   uint16     // of a routing domain; 0: not given
 	// expanded is the domain's name at the end of its CNAMEs.
@@ -368,7 +367,7 @@ func (e *PlanError) result() Result {
 // is under one.
 func (e *PlanError) resultOn(w *way) Result {
 	res := e.result()
-	if res.Session = w.unopened(); w.ready == "" || e == errNotVouched {
+	if res.Session = w.unopened(); w.ready == "" || e == errNotVouched || e == errNotVouchedNow {
 		res.Scope = ScopeMessage
 	}
 	return res
@@ -391,6 +390,9 @@ var (
 	// errNotVouched concerns the message and not what else goes to the same hosts.
 	errNotVouched = &PlanError{Permanent, Response{Code: 550, Enhanced: EnhancedCode{5, 7, 10},
 		Text: "delivery: " + string(tlspolicy.NotVouched)}, nil} // RFC 8689 section 4.2.1
+	// errNotVouchedNow: a policy might vouch, and could not be had.
+	errNotVouchedNow = &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 7, 10},
+		Text: "delivery: " + string(tlspolicy.NotVouched)}, nil}
 	errAllSkipped = &PlanError{Transient, Response{Code: 451, Enhanced: EnhancedCode{4, 4, 4},
 		Text: "delivery: MX consisted solely of hosts on the skip_hosts list"}, nil}
 )
@@ -432,7 +434,7 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 		if len(answer.MX) == 1 && answer.MX[0].Host == "." {
 			return nil, errNullMX
 		}
-		r.mx, r.hosts = true, byPreference(answer.MX, port)
+		r.hosts = byPreference(answer.MX, port)
 	case DNSNoData: // the implicit MX
 		r.hosts = [][]target{{{name: domain.name, port: port}}}
 	case DNSNXDomain:
@@ -451,16 +453,15 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 
 // byPreference is the hosts of MX records, by name among those that are equal, and not too many.
 func byPreference(records []MXRecord, port uint16) (hosts [][]target) {
-	records = slices.Clone(records)
+	records = slices.DeleteFunc(slices.Clone(records), func(mx MXRecord) bool {
+		return mx.Host == "." // no null MX, if there are others (RFC 7505 section 3)
+	})
 	slices.SortStableFunc(records, func(a, b MXRecord) int {
 		return cmp.Or(cmp.Compare(a.Preference, b.Preference), strings.Compare(a.Host, b.Host))
 	})
 	records = records[:min(len(records), maxCandidates)]
 	for i, mx := range records {
-		if mx.Host == "." { // no null MX, because there are others (RFC 7505 section 3)
-			continue
-		}
-		if i == 0 || mx.Preference != records[i-1].Preference || len(hosts) == 0 {
+		if i == 0 || mx.Preference != records[i-1].Preference {
 			hosts = append(hosts, nil)
 		}
 		last := len(hosts) - 1
@@ -652,7 +653,8 @@ func (r *Runtime) routeOf(ctx context.Context, dns Resolver, a *attempt) (*route
 	if len(to.hosts) == 0 {
 		return nil, errLoop
 	}
-	if to.mx && !r.MTASTS.Off && a.msg.demand() != waivesTLS {
+	// Also where there are no MX records: else whoever can hide those has a way around the policy.
+	if to.domain != "" && !r.MTASTS.Off && a.msg.demand() != waivesTLS {
 		if err := r.obey(ctx, to); err != nil {
 			return nil, unresolved(a.queue, err)
 		}
@@ -876,6 +878,11 @@ func (h *hostTLS) key() string {
 	key := h.public.Mode + " " + h.public.By
 	if h.rule.Records {
 		key += " " + strings.Join(h.report.Policy, ",")
+		// With DANE-TA(2) the name of this domain may have been what the certificate was good for, and another's is
+		// not (RFC 7672 section 3.2.2).
+		if slices.ContainsFunc(h.dane.Records, func(r resolver.TLSA) bool { return r.Usage == 2 }) {
+			key += " " + strings.Join(h.dane.Names, ",")
+		}
 	}
 	return key
 }
@@ -949,7 +956,7 @@ func (p *planner) plan(ctx context.Context, r *route) ([]candidate, *PlanError) 
 	if why != nil {
 		return plan, why
 	}
-	return plan, refused(plan)
+	return plan, refused(plan, r.sts)
 }
 
 // resolve finds the addresses of hosts that are equal, no more than so many by whole hosts. Self: one of them
@@ -983,7 +990,7 @@ func (p *planner) resolve(ctx context.Context, r *route, group []target, equals,
 }
 
 // refused takes out of a plan the hosts to which nothing may be sent as TLS is to be had there.
-func refused(plan []candidate) *PlanError {
+func refused(plan []candidate, sts *mtasts.Result) *PlanError {
 	usable, insecure := 0, 0
 	for i := range plan {
 		c := &plan[i]
@@ -1001,10 +1008,13 @@ func refused(plan []candidate) *PlanError {
 			c.err = fmt.Errorf("%w: %w", c.err, c.tls.public.Err)
 		}
 	}
-	if usable == 0 && insecure > 0 {
-		return errNotVouched
+	switch {
+	case usable > 0 || insecure == 0:
+		return nil
+	case sts != nil && (sts.Status == mtasts.LookupFailed || sts.Status == mtasts.FetchFailed):
+		return errNotVouchedNow
 	}
-	return nil
+	return errNotVouched
 }
 
 // hasEquals reports whether a plan has candidates that may change places.

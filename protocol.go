@@ -145,6 +145,7 @@
 //	broken TLS                       remembered by site       by address: one bad host says nothing of the others
 //	broken TLS under Required        remembered               not: a wrong certificate must not lead others to clear text
 //	MTA-STS, testing                 lowers Required          does not lower what the operator requires
+//	MTA-STS without MX records       not looked for           enforced: who hides the records must not hide the policy
 //	TLSA records, none usable        lowers Required          does not lower what the operator requires
 //	TLSA records at an alias         at its own name only     at the end of the alias first, where that is secure (RFC 7672 2.2.3)
 //	openssl_*, rustls_* options      engines and ciphers      a config error: Go's TLS chooses, tls_min_version remains
@@ -273,8 +274,9 @@ type Message struct {
 	// MailOptions are the parameters of MAIL, as a go-smtp server receives them; nil: none. Over SMTP, what a
 	// peer does not offer is left out where that does no harm (DSN, AUTH), and else fails the message there:
 	// BINARYMIME, whose content goes out octet for octet or not at all (5.6.3), SMTPUTF8 (5.6.7) and
-	// RequireTLS (RFC 8689: 5.7.30; 5.7.10 without a verified certificate, or where neither DNSSEC nor MTA-STS nor an
-	// mx_list vouches for the choice of the hosts). Size is found from the content.
+	// RequireTLS (RFC 8689: 5.7.30, where no host offers it; 5.7.10 without a verified certificate, or where neither
+	// DNSSEC nor MTA-STS nor an mx_list vouches for the choice of the hosts; 4.7.10 where MTA-STS might, and cannot
+	// be had now). Size is found from the content.
 	MailOptions *smtp.MailOptions
 	// Recipients are the envelope recipients. All of them go to the queue of the message: splitting
 	// by domain is the host's. The same address twice is two recipients.
@@ -1076,8 +1078,8 @@ type Runtime struct {
 	state runtimeState
 }
 
-// MTASTS says how the MTA-STS policies of domains are looked for (RFC 8461). The zero value looks for them as
-// KumoMTA does: for each domain that has MX records, whether or not the egress path has enable_mta_sts. The first
+// MTASTS says how the MTA-STS policies of domains are looked for (RFC 8461). The zero value looks for that of each
+// domain, with MX records or without, whether or not the egress path has enable_mta_sts. The first
 // message to a domain with a policy waits until that is fetched, no longer than 20 s; later it is kept as long as it
 // says, asked for again ahead of its end, and never given up because a new one cannot be had.
 type MTASTS struct {

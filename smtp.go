@@ -1257,14 +1257,16 @@ type verdict struct {
 	tx *smtpclient.Transaction
 	// again: whom nobody judged is sent again, to any host.
 	again bool
-	// elsewhere: whom the connection failed, or who was told 421, is sent to another host.
+	// elsewhere: whom the connection failed, or who was told 421, or to whom this host cannot carry the message, is sent
+	// to another host.
 	elsewhere bool
 }
 
-// goElsewhere decides whether a message is sent to another host after its connection failed, and if so
-// avoids this one.
+// goElsewhere decides whether a message is sent to another host after its connection failed, or where this one
+// does not give what it requires, and if so avoids this one.
 func (c *carrier) goElsewhere(s *smtpSession, tx *smtpclient.Transaction) bool {
-	if !c.way.path.config.TryNextHostOnTransportError || !slices.ContainsFunc(tx.Results, transportFailed) {
+	failed := c.way.path.config.TryNextHostOnTransportError && slices.ContainsFunc(tx.Results, transportFailed)
+	if !failed && !slices.ContainsFunc(tx.Results, lacksTLS) {
 		return false
 	}
 	before := c.avoid
@@ -1273,10 +1275,20 @@ func (c *carrier) goElsewhere(s *smtpSession, tx *smtpclient.Transaction) bool {
 		c.avoid = before
 		return false
 	}
-	if c.lease != nil {
+	switch {
+	case c.lease == nil:
+	case failed:
 		c.give((*sessions.Lease[*smtpSession]).Retire)
+	default: // others are content with it
+		c.give((*sessions.Lease[*smtpSession]).Release)
 	}
 	return true
+}
+
+// lacksTLS tells of a recipient to whom nothing was sent because this host does not give the message the TLS that it
+// requires all the way. Each of the others may (RFC 8689 section 4.2.1).
+func lacksTLS(r smtpclient.Result) bool {
+	return r.Local && (r.Reply.Enhanced == smtpclient.Enhanced{5, 7, 30} || r.Reply.Enhanced == smtpclient.Enhanced{5, 7, 10})
 }
 
 // transportFailed tells of a recipient that the connection failed, or the peer left, and not for what the
@@ -1304,7 +1316,7 @@ func (c *carrier) settle(ctx context.Context, a *attempt, s *smtpSession, conten
 		res := s.resultOf(r, v.tx)
 		res.Session, res.ContentChanged = info, v.tx.ContentBegan && content.Changed() && !a.binary()
 		switch {
-		case v.elsewhere && transportFailed(*r):
+		case v.elsewhere && (lacksTLS(*r) || c.way.path.config.TryNextHostOnTransportError && transportFailed(*r)):
 			to.before = new(res)
 			first = append(first, *to)
 		case i > 0 && !to.crowded && maybeTooMany(r), i > 0 && takesSome && tooMany(r):

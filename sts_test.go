@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/smtptest"
 )
 
@@ -39,7 +40,8 @@ func newCareful(t *testing.T, policy, path string, good bool) *careful {
 	if !good {
 		issuer = another
 	}
-	w := &careful{T: t, rt: newRuntime(t), sink: &smtptest.Sink{TLS: &tls.Config{Certificates: []tls.Certificate{issuer.Certificate(t, "mx1.careful.test", "mx2.careful.test")}}}}
+	w := &careful{T: t, rt: newRuntime(t), sink: &smtptest.Sink{
+		Offer: []string{"REQUIRETLS"}, TLS: issuer.Server(t, "mx1.careful.test", "mx2.careful.test", "careful.test")}}
 	w.zone = zone{
 		"careful.test MX":           lasting(mx(MXRecord{10, "mx1.careful.test"}, MXRecord{20, "mx2.careful.test"}), time.Hour),
 		"mx1.careful.test A":        lasting(addrs("192.0.2.1"), time.Hour),
@@ -359,6 +361,48 @@ func TestOwnHosts(t *testing.T) {
 		}
 		if got != test.want {
 			t.Errorf("%s, %s: %s, want %s", test.to, test.names, got, test.want)
+		}
+	}
+}
+
+// TestNoMXRecordsAreNoWayAroundAPolicy: who can hide the MX records of a domain cannot have its mail in clear.
+func TestNoMXRecordsAreNoWayAroundAPolicy(t *testing.T) {
+	for policy, want := range map[string]Status{"mx1.careful.test": Transient, "careful.test": Delivered} {
+		w := newCareful(t, "version: STSv1\nmode: enforce\nmx: "+policy+"\nmax_age: 86400\n", "", true)
+		w.zone["careful.test MX"] = DNSAnswer{Result: DNSNoData}
+		w.zone["careful.test A"] = addrs("192.0.2.66")
+		r := w.deliver()
+		if r.Status != want || want == Delivered && r.Session.TLS.By != "mta-sts" {
+			t.Errorf("%s: %s %s", policy, r.Status, r.Response)
+		}
+		if n := len(w.sink.Messages()); want != Delivered && n > 0 {
+			t.Errorf("%s: the peer has %d", policy, n)
+		}
+	}
+}
+
+// TestRequireTLSNeedsSomebodyToVouch: a message that requires TLS bounces where nobody vouches for the hosts, and waits
+// where a policy might that cannot be had now.
+func TestRequireTLSNeedsSomebodyToVouch(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*careful)
+		want   string
+	}{
+		{"a policy", func(*careful) {}, "delivered 250"},
+		{"no policy", func(w *careful) { delete(w.zone, "_mta-sts.careful.test TXT") }, "permanent 550"},
+		{"a record that cannot be looked up", func(w *careful) { w.zone["_mta-sts.careful.test TXT"] = serverFailure }, "transient 451"},
+		{"a policy that cannot be fetched", func(w *careful) { w.zone["mta-sts.careful.test A"] = serverFailure }, "transient 451"},
+		{"DNSSEC", func(w *careful) {
+			delete(w.zone, "_mta-sts.careful.test TXT")
+			w.zone["careful.test MX"] = secured(w.zone["careful.test MX"], "careful.test")
+		}, "delivered 250"},
+	} {
+		w := newCareful(t, "version: STSv1\nmode: enforce\nmx: *.careful.test\nmax_age: 86400\n", "", true)
+		test.change(w)
+		r := w.deliver(func(m *Message) { m.MailOptions = &smtp.MailOptions{RequireTLS: true} })
+		if got := fmt.Sprint(r.Status, " ", r.Response.Code); got != test.want || r.Status != Delivered && r.Scope != ScopeMessage {
+			t.Errorf("%s: %s, %s: %s", test.name, got, r.Scope, r.Response)
 		}
 	}
 }

@@ -252,3 +252,40 @@ func TestRequireTLSMessages(t *testing.T) {
 		})
 	}
 }
+
+// TestRequireTLSGoesOnToTheNextHost: a host that does not offer REQUIRETLS says nothing of the others (RFC 8689 section
+// 4.2.1).
+func TestRequireTLSGoesOnToTheNextHost(t *testing.T) {
+	authority := smtptest.CA(t)
+	offers := []string{"REQUIRETLS"}
+	for name, test := range map[string]struct {
+		one, two []string
+		want     string
+		sessions [2]uint64
+	}{
+		"the first offers it":  {offers, nil, "delivered 250", [2]uint64{1, 0}},
+		"the second offers it": {nil, offers, "delivered 250", [2]uint64{1, 1}},
+		"none offers it":       {nil, nil, "permanent 550", [2]uint64{1, 1}},
+	} {
+		for _, path := range []string{"", `"connection_limit": 1, `} {
+			one := &smtptest.Sink{Offer: test.one, TLS: authority.Server(t, "mx1.host.test")}
+			two := &smtptest.Sink{Offer: test.two, TLS: authority.Server(t, "mx2.host.test")}
+			rt := newRuntime(t)
+			rt.RootCAs, rt.Egress = authority.Pool, loopback(path)
+			rt.Resolver = zone{
+				"a.test MX":       secured(mx(MXRecord{10, "mx1.host.test"}, MXRecord{20, "mx2.host.test"}), "a.test"),
+				"mx1.host.test A": secured(addrs("192.0.2.1"), "mx1.host.test"),
+				"mx2.host.test A": secured(addrs("192.0.2.2"), "mx2.host.test"),
+			}
+			serveHosts(t, rt, map[string]*smtptest.Sink{"192.0.2.1:25": one, "192.0.2.2:25": two})
+			msg := messageTo("x@a.test")
+			msg.MailOptions = &smtp.MailOptions{RequireTLS: true}
+			r := protocolOf(t, rt, `{}`).Deliver(t.Context(), msg).Results[0]
+			first, _ := one.Sessions()
+			second, _ := two.Sessions()
+			if got := fmt.Sprint(r.Status, " ", r.Response.Code); got != test.want || [2]uint64{uint64(first), uint64(second)} != test.sessions {
+				t.Errorf("%s, %s: %s after %d and %d sessions: %s", name, path, got, first, second, r.Response)
+			}
+		}
+	}
+}
