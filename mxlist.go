@@ -648,7 +648,7 @@ func (r *Runtime) routeOf(ctx context.Context, dns Resolver, a *attempt) (*route
 		return nil, failed
 	}
 	to.beforeSelf(func(t target) bool {
-		return slices.ContainsFunc(r.OwnNames, func(own string) bool { return strings.EqualFold(strings.TrimSuffix(own, "."), t.name) })
+		return slices.ContainsFunc(r.OwnNames, func(own string) bool { return address.SameName(strings.TrimSuffix(own, "."), t.name) })
 	})
 	if len(to.hosts) == 0 {
 		return nil, errLoop
