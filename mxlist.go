@@ -653,7 +653,7 @@ func (r *Runtime) routeOf(ctx context.Context, dns Resolver, a *attempt) (*route
 			if ascii, err := address.ToASCII(own); err == nil {
 				own = ascii
 			}
-			return strings.EqualFold(own, t.name)
+			return address.SameName(own, t.name)
 		})
 	})
 	if len(to.hosts) == 0 {

@@ -121,3 +121,24 @@ func unfitLiteral(domain string) (reason string) {
 	}
 	return ""
 }
+
+// SameName tells whether two A-labels or names of them are the same, whatever the case of their letters; what is empty
+// is no name. It folds ASCII alone, other than strings.EqualFold, which takes the Kelvin sign for a k.
+func SameName(a, b string) bool {
+	if len(a) != len(b) || a == "" {
+		return false
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}

@@ -142,3 +142,17 @@ func FuzzToASCII(f *testing.F) {
 		}
 	})
 }
+
+func TestSameName(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		same bool
+	}{
+		{"mx.example", "MX.Example", true}, {"mx.example", "mx.example.", false}, {"", "", false},
+		{"k.example", "\u212a.example", false}, {"a.example", "b.example", false}, {"[", "{", false},
+	} {
+		if SameName(test.a, test.b) != test.same || SameName(test.b, test.a) != test.same {
+			t.Errorf("%q and %q: want %v", test.a, test.b, test.same)
+		}
+	}
+}

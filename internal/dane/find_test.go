@@ -52,7 +52,7 @@ func tlsaAnswer(records ...resolver.TLSA) resolver.Answer {
 	return resolver.Answer{Result: resolver.Records, TLSA: records}
 }
 
-func address(name string) resolver.Answer {
+func addressed(name string) resolver.Answer {
 	return resolver.Answer{Result: resolver.Records, Name: name, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
 }
 
@@ -63,7 +63,7 @@ const (
 )
 
 func TestFind(t *testing.T) {
-	plain, target := address("mx.example.com"), address("host.example.net")
+	plain, target := addressed("mx.example.com"), addressed("host.example.net")
 	for _, test := range []struct {
 		name      string
 		addresses []resolver.Answer
@@ -102,7 +102,7 @@ func TestFind(t *testing.T) {
 			map[string]resolver.Answer{atHost: {Result: 99, Secure: true}}, []string{atHost}, TempFail, ""},
 		{"secure, records that are none", []resolver.Answer{secure(plain)},
 			map[string]resolver.Answer{atHost: secure(tlsaAnswer())}, []string{atHost}, TempFail, ""},
-		{"secure, the answer has no name", []resolver.Answer{secure(address(""))},
+		{"secure, the answer has no name", []resolver.Answer{secure(addressed(""))},
 			map[string]resolver.Answer{atHost: secure(tlsaAnswer(good))}, []string{atHost}, OK, "mx.example.com"},
 
 		// No TLSA question for hosts that are not signed, and no CNAME question where there is no CNAME.
@@ -179,7 +179,7 @@ func TestFind(t *testing.T) {
 			map[string]resolver.Answer{cname: silence}, []string{cname}, TempFail, ""},
 		{"alias of unknown security, bogus", []resolver.Answer{target},
 			map[string]resolver.Answer{cname: forged}, []string{cname}, TempFail, ""},
-		{"perhaps an alias: the answer has no name", []resolver.Answer{address("")},
+		{"perhaps an alias: the answer has no name", []resolver.Answer{addressed("")},
 			map[string]resolver.Answer{cname: secure(aliased), atHost: noData}, []string{cname, atHost}, None, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -216,7 +216,7 @@ func checkShape(t *testing.T, p Policy) {
 
 // What is not secure, or no name, or not told, asks nothing.
 func TestFindWithoutQuestions(t *testing.T) {
-	fine := Host{Name: "mx.example.com", Port: 25, Secure: true, Addresses: []resolver.Answer{secure(address("mx.example.com"))}}
+	fine := Host{Name: "mx.example.com", Port: 25, Secure: true, Addresses: []resolver.Answer{secure(addressed("mx.example.com"))}}
 	for _, test := range []struct {
 		name   string
 		change func(*Host)
@@ -261,7 +261,7 @@ func TestFindOwner(t *testing.T) {
 	} {
 		z := &zone{t: t, answers: map[string]resolver.Answer{"TLSA " + test.owner: secure(tlsaAnswer(good))}}
 		p := Find(t.Context(), z.lookup, Host{Name: test.name, Port: test.port, Secure: true,
-			Addresses: []resolver.Answer{secure(address(strings.TrimSuffix(test.name, ".")))}})
+			Addresses: []resolver.Answer{secure(addressed(strings.TrimSuffix(test.name, ".")))}})
 		base := strings.SplitN(test.owner, ".", 3)[2]
 		if p.Status != OK || p.Base != base || !slices.Equal(p.Names, []string{base}) {
 			t.Errorf("%s: %+v", test.name, p)
@@ -290,7 +290,7 @@ func TestFindNames(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			answer := func(context.Context, string, resolver.Type) resolver.Answer { return secure(tlsaAnswer(good)) }
 			p := Find(t.Context(), answer, Host{Name: "mx.example.com", Port: 25, Secure: true,
-				Addresses: []resolver.Answer{secure(address(test.target))}, NextHop: test.nextHop, NextHopExpanded: test.expanded})
+				Addresses: []resolver.Answer{secure(addressed(test.target))}, NextHop: test.nextHop, NextHopExpanded: test.expanded})
 			if !slices.Equal(p.Names, test.want) {
 				t.Errorf("%q, want %q", p.Names, test.want)
 			}
@@ -300,7 +300,7 @@ func TestFindNames(t *testing.T) {
 
 // An error names the host and leads to what the resolver said.
 func TestFindErrors(t *testing.T) {
-	host := Host{Name: "mx.example.com", Port: 25, Secure: true, Addresses: []resolver.Answer{secure(address("mx.example.com"))}}
+	host := Host{Name: "mx.example.com", Port: 25, Secure: true, Addresses: []resolver.Answer{secure(addressed("mx.example.com"))}}
 	for _, test := range []struct {
 		answer resolver.Answer
 		is     error
@@ -332,7 +332,7 @@ func TestFindEnds(t *testing.T) {
 		return resolver.Answer{Err: &resolver.Error{Name: name, Type: typ, Err: ctx.Err()}}
 	}
 	p := Find(ctx, lookup, Host{Name: "mx.example.com", Port: 25, Secure: true,
-		Addresses: []resolver.Answer{secure(address("mx.example.com"))}})
+		Addresses: []resolver.Answer{secure(addressed("mx.example.com"))}})
 	if p.Status != TempFail || !errors.Is(p.Err, context.Canceled) {
 		t.Errorf("%v: %v", p.Status, p.Err)
 	}
@@ -435,7 +435,7 @@ func TestWithoutValidation(t *testing.T) {
 
 // addressAnswers are what questions for the addresses of a host can yield. Only what is signed can be bogus.
 func addressAnswers(signed bool, name string) []resolver.Answer {
-	some, none := address(name), resolver.Answer{Result: resolver.NoData, Name: name}
+	some, none := addressed(name), resolver.Answer{Result: resolver.NoData, Name: name}
 	if signed {
 		return []resolver.Answer{secure(some), secure(none), failed, forged}
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"strings"
+
+	"github.com/mtadelivery/delivery/internal/address"
 )
 
 var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
@@ -43,30 +45,9 @@ func constrained(path []*x509.Certificate) bool {
 func nameMatches(presented, reference string) bool {
 	if domain, wild := strings.CutPrefix(presented, "*."); wild {
 		label, rest, _ := strings.Cut(reference, ".")
-		return label != "" && equalFold(domain, rest)
+		return label != "" && address.SameName(domain, rest)
 	}
-	return equalFold(presented, reference)
-}
-
-// equalFold is for what is not empty, and folds ASCII only: a common name may have the Kelvin sign, whose
-// lower case is k.
-func equalFold(a, b string) bool {
-	if len(a) != len(b) || a == "" {
-		return false
-	}
-	for i := range len(a) {
-		if lower(a[i]) != lower(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
+	return address.SameName(presented, reference)
 }
 
 // subjects are the names of a certificate, for an error.

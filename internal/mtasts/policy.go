@@ -226,34 +226,14 @@ func (p Policy) Matches(host string) bool {
 	for _, pattern := range p.MX {
 		pattern = strings.TrimSuffix(pattern, ".")
 		if base, wildcard := strings.CutPrefix(pattern, "*."); wildcard {
-			if first != "" && base != "" && equalFold(parent, base) {
+			if first != "" && base != "" && address.SameName(parent, base) {
 				return true
 			}
-		} else if pattern != "" && equalFold(host, pattern) {
+		} else if pattern != "" && address.SameName(host, pattern) {
 			return true
 		}
 	}
 	return false
-}
-
-// equalFold folds ASCII alone: strings.EqualFold takes the Kelvin sign for a k.
-func equalFold(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if lower(a[i]) != lower(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
 }
 
 // String returns the policy as a domain publishes it, with CRLF after each line. What [Parse] gave it

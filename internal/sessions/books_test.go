@@ -240,20 +240,24 @@ func (m *model) check(g *modelGroup) {
 	if s, passed := best(g, first.request); s != nil || len(passed) > 0 {
 		m.failf("call %d of %s with keys %v waits while session %+v is idle", first.number, g.name, first.request.Keys, s)
 	}
-	if s := g.sharable(first.request); s != nil && !anyUnsure(s) {
-		m.failf("call %d of %s with keys %v waits while it could share %+v", first.number, g.name, first.request.Keys, s)
+	contented := g.contented() // perhaps since there was room, that another group has taken meanwhile
+	if s := g.sharable(first.request); s != nil && !anyUnsure(s) && !contented {
+		m.failf("call %d of %s with keys %v waits while it could share %+v: %s", first.number, g.name, first.request.Keys, s, g.expectations())
 	}
 	if until > 0 {
 		return
 	}
 	full, ending := g.full(), m.ending(g)
+	if contented {
+		return
+	}
 	wanted := len(g.queue)
-	if g.lending != nil || g.opening != nil {
+	if g.lending != nil || g.opening != nil || slices.ContainsFunc(g.queue, func(c *modelCall) bool { return c.each() > 1 }) {
 		wanted = 1
 	}
 	switch {
 	case g.size < g.limit && len(full) == 0:
-		m.failf("in %s %d calls wait while %d of %d places are used", g.name, len(g.queue), g.size, g.limit)
+		m.failf("in %s %d calls wait while %d of %d places are used: %s", g.name, len(g.queue), g.size, g.limit, g.expectations())
 	case g.size >= g.limit && wanted > ending && len(g.idle) > 0:
 		m.failf("in %s %d calls wait while %d sessions are idle and %d are ending", g.name, len(g.queue), len(g.idle), ending)
 	case g.size < g.limit && len(full) == 1 && min(wanted, g.limit-g.size) > full[0].ending && full[0].idle > 0:
@@ -267,7 +271,7 @@ func (m *model) inTurn() {
 		return
 	}
 	for _, g := range m.groups {
-		if len(g.queue) == 0 || !slices.Contains(g.before, g.queue[0]) || g.size >= g.limit || !g.lends(g.queue[0]) || g.untilOpen() > 0 {
+		if len(g.queue) == 0 || !slices.Contains(g.before, g.queue[0]) || g.size >= g.limit || !g.lends(g.queue[0]) || g.untilOpen() > 0 || g.contented() {
 			continue
 		}
 		for _, h := range m.groups {

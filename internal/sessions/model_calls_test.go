@@ -62,6 +62,7 @@ func (m *model) request(g *modelGroup) Request {
 		MaxUses:     []int{0, 0, 0, 1, 3, 8}[m.rng.IntN(6)],
 		Patience:    []time.Duration{0, time.Second, 4 * time.Second, time.Hour}[m.rng.IntN(4)],
 		Grace:       []time.Duration{0, time.Minute}[m.rng.IntN(2)],
+		Expect:      m.expectation(),
 	}
 	for _, s := range g.shared {
 		r.Shared = append(r.Shared, Shared{s.name, s.limit})
@@ -153,6 +154,7 @@ func (m *model) acquire(g *modelGroup) {
 		}
 	}
 	opens := lends && expected == nil && grows && until == 0
+	content := g.comes(c, 1)
 	ousts := lends && until == 0 && g.size < g.limit && slices.ContainsFunc(g.full(), func(s *modelShared) bool { return s.idle > 0 })
 	var delay time.Duration
 	if g.lending != nil {
@@ -179,7 +181,7 @@ func (m *model) acquire(g *modelGroup) {
 		return // the room of dead sessions came first
 	}
 	waits := slices.Contains(g.queue, c)
-	if evicted != nil && len(passed) == 0 && waits && evicted.retired.Load() == 0 {
+	if evicted != nil && len(passed) == 0 && waits && !content && evicted.retired.Load() == 0 {
 		m.failf("call %d of %s did not get the room of session %+v", c.number, g.name, evicted)
 	}
 	served := !waits && c.err == nil
@@ -192,11 +194,13 @@ func (m *model) acquire(g *modelGroup) {
 		if !slices.Contains(shared, c.session) && !slices.Contains(comfortable, c.session) {
 			m.failf("call %d with keys %v of %s got session %+v, and could share %+v", c.number, c.request.Keys, g.name, c.session, shared)
 		}
+	case served && opens && content && len(passed) == 0:
+		m.failf("call %d with keys %v of %s may open a session, and expects %d of what is being opened", c.number, c.request.Keys, g.name, c.each())
 	case served:
 		if mustShare || !opens && !ousts && evicted == nil && len(passed) == 0 {
 			m.failf("call %d with keys %v of %s may open a session, and could share %+v", c.number, c.request.Keys, g.name, comfortable)
 		}
-	case len(shared)+len(comfortable) > 0 || opens:
+	case mustShare || len(shared)+len(comfortable) > 0 && !(grows && content) || opens && !content:
 		m.failf("call %d with keys %v of %s was not served, and could share %+v, %+v, or open: %v", c.number, c.request.Keys, g.name, shared, comfortable, opens)
 	default:
 		m.patient(c, waits, delay, until, hope)
