@@ -1004,7 +1004,7 @@ func (e *smtpEngine) resolve(ctx context.Context, a *attempt, asked string, sour
 	for i := range w.plan {
 		w.plan[i].key = w.key(&w.plan[i])
 	}
-	w.keys = keysOf(w.plan)
+	w.keys = appendKeys(make([]string, 0, len(w.plan)), w.plan)
 	w.request.Expect = r.expect(w)
 	return w, to.until(dns.expires), nil
 }
@@ -1014,15 +1014,18 @@ func (w *way) shuffled() *way {
 	if !hasEquals(w.plan) {
 		return w
 	}
-	another := *w
+	another := &struct {
+		way
+		room [8]string // for its keys, which are few as a rule
+	}{way: *w}
 	another.plan = slices.Clone(w.plan)
 	shuffleEquals(another.plan)
-	another.keys = keysOf(another.plan)
-	return &another
+	another.keys = appendKeys(another.room[:0], another.plan)
+	return &another.way
 }
 
-func keysOf(plan []candidate) []string {
-	keys := make([]string, 0, len(plan))
+// appendKeys appends the keys of what can be tried of a plan.
+func appendKeys(keys []string, plan []candidate) []string {
 	for i := range plan {
 		if usable(plan[i]) {
 			keys = append(keys, plan[i].key)
