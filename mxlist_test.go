@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mtadelivery/delivery/internal/smtptest"
 )
 
 // zone is a Resolver that knows what it is told. Names that it does not know do not exist.
@@ -318,4 +321,32 @@ func TestHostsAreLookedUpAtTheSameTime(t *testing.T) {
 		}
 		rt.Close(context.Background())
 	})
+}
+
+// TestOneAddressOfTwoHosts: an address where nobody answers is not tried under another name; one that fails a name may be
+// right for another.
+func TestOneAddressOfTwoHosts(t *testing.T) {
+	authority := smtptest.CA(t)
+	for answers, want := range map[bool]string{true: "delivered mx2.both.test after 2", false: "transient  after 1"} {
+		sink := &smtptest.Sink{TLS: authority.Server(t, "mx2.both.test")}
+		rt := newRuntime(t)
+		rt.RootCAs, rt.MTASTS.Off, rt.Egress = authority.Pool, true, loopback(``)
+		rt.Resolver = zone{
+			"both.test MX":    mx(MXRecord{10, "mx1.both.test"}, MXRecord{20, "mx2.both.test"}),
+			"mx1.both.test A": addrs("192.0.2.1"),
+			"mx2.both.test A": addrs("192.0.2.1"),
+		}
+		serveHosts(t, rt, map[string]*smtptest.Sink{"192.0.2.1:25": sink})
+		dial, dials := rt.Dial, 0
+		rt.Dial = func(ctx context.Context, to DialRequest) (net.Conn, error) {
+			if dials++; !answers {
+				return nil, errors.New("nobody answers")
+			}
+			return dial(ctx, to)
+		}
+		r := protocolOf(t, rt, `{}`).Deliver(t.Context(), messageTo("a@both.test")).Results[0]
+		if got := fmt.Sprintf("%s %s after %d", r.Status, r.Session.Peer, dials); got != want {
+			t.Errorf("%s, want %s: %s", got, want, r.Response)
+		}
+	}
 }

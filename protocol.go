@@ -130,7 +130,7 @@
 //	one entry does not resolve       the session cannot start the others are tried: that is what they are there for
 //	a null MX among other MXs        the domain is refused    it is passed over (RFC 7505 section 3)
 //	this host among a domain's MXs   not known                it and all worse ones are left out (RFC 5321 section 5.1)
-//	an address twice in a plan       tried twice              tried once: it would fail twice
+//	an address twice in a plan       tried twice              once for each name, and no more where nobody answers: it would fail twice
 //	2yz other than 250               not accepted             accepted: the first digit decides (RFC 5321 section 4.2.1)
 //	DATA refused, RCPT 550 before    everybody gets DATA's    each recipient keeps its own reply: one of them is permanent
 //	RSET refused                     the message's reply      a new connection: it says nothing about the message

@@ -1530,9 +1530,13 @@ func (e *smtpEngine) connect(ctx context.Context, w *way, avoid []string) (*smtp
 	chain, _ := w.name.Successor()
 	chain.ID = cmp.Or(chain.ID, newID())
 	var failures []error
+	var silent []string // addresses where nobody answered: under another name nobody would either
 	for _, c := range w.inOrder(chain, avoid) {
 		if c.err != nil {
 			failures = append(failures, c.failed(c.err))
+			continue
+		}
+		if slices.Contains(silent, c.address()) {
 			continue
 		}
 		if !slices.Contains(chain.Tried, c.key) { // a session that reconnects to the same host does so without end
@@ -1549,6 +1553,9 @@ func (e *smtpEngine) connect(ctx context.Context, w *way, avoid []string) (*smtp
 			return s, nil
 		}
 		failures = append(failures, c.failed(err))
+		if _, spoken := errors.AsType[*smtpclient.OpenError](err); !spoken {
+			silent = append(silent, c.address())
+		}
 		if ctx.Err() != nil {
 			failures = append(failures, context.Cause(ctx))
 			break
