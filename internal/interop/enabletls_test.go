@@ -79,12 +79,19 @@ func TestEnableTLS(t *testing.T) {
 // validating resolver, trusts in lab.trusted, and has ended on return.
 func (m *mailHosts) deliver(t *testing.T, path delivery.EgressPath, domains ...string) map[string]*delivery.Result {
 	t.Helper()
+	return m.deliverFrom(t, path, func(*delivery.Runtime) {}, domains...)
+}
+
+// deliverFrom is deliver from a runtime that is changed before.
+func (m *mailHosts) deliverFrom(t *testing.T, path delivery.EgressPath, change func(*delivery.Runtime), domains ...string) map[string]*delivery.Result {
+	t.Helper()
 	path.SMTPPort, path.ProhibitedHosts = uint16(m.port), nothing
 	dns := &delivery.DNS{Servers: []string{lab.names.address}, TrustAD: true}
 	defer dns.Close()
 	rt := &delivery.Runtime{Resolver: dns, RootCAs: x509.NewCertPool(), Egress: onePath{path},
 		Dial: m.dial, MTASTS: delivery.MTASTS{ProhibitedHosts: nothing}}
 	rt.RootCAs.AddCert(lab.trusted.certificate)
+	change(rt)
 	defer rt.Close(context.Background())
 	protocol, err := rt.Protocol(delivery.QueueConfig{Protocol: delivery.ProtocolConfig{SMTP: &delivery.SMTP{}}})
 	if err != nil {

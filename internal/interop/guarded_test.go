@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/mtadelivery/delivery"
 )
@@ -94,6 +96,98 @@ func TestMTASTS(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A policy that is kept holds against whoever spoils or hides the new one, and ends with its time.
+func TestKeptPolicy(t *testing.T) {
+	const label = "sts-self" // enforce, and a certificate that does not convince
+	var g *guarded
+	for _, one := range lab.guards {
+		if one.label == label {
+			g = one
+		}
+	}
+	kept := &bookcase{entries: map[string]delivery.PolicyEntry{}}
+	attempt := func(spoil func(*delivery.Runtime)) delivery.Status {
+		r := lab.hosts.deliverFrom(t, delivery.EgressPath{EnableTLS: "OpportunisticInsecure"}, func(rt *delivery.Runtime) {
+			rt.MTASTS.Store = kept
+			if spoil != nil {
+				spoil(rt)
+			}
+		}, g.domain())
+		return r[g.domain()].Status
+	}
+	if s := attempt(nil); s != delivery.Transient || len(kept.entries) != 1 {
+		t.Fatalf("%s, and %d policies are kept", s, len(kept.entries))
+	}
+	defer lab.policies.set(g.domain(), g.host)
+	foreign, err := lab.foreign.identify([]string{"mta-sts." + g.domain()}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, host := range map[string]*policyHost{
+		"none, from a host that does not convince": {identity: foreign, serve: text(policy("none"))},
+		"garbage":    {serve: text("what is this")},
+		"a redirect": {serve: elsewhere("sts-none.plain.test")},
+		"a failure":  {serve: status(500)},
+		"no host":    nil,
+	} {
+		if err := lab.policies.set(g.domain(), host); err != nil {
+			t.Fatal(err)
+		}
+		for announced, txt := range map[string]delivery.DNSAnswer{
+			"anew":       {Result: delivery.DNSRecords, TXT: []string{"v=STSv1; id=2;"}},
+			"no more":    {Result: delivery.DNSNXDomain},
+			"by nobody":  {Result: delivery.DNSTempFail},
+			"in a hurry": {Result: delivery.DNSRecords, TXT: []string{"v=STSv1; id=3;", "v=STSv1; id=4;"}},
+		} {
+			if s := attempt(func(rt *delivery.Runtime) { rt.Resolver = &forger{rt.Resolver, txt} }); s != delivery.Transient {
+				t.Errorf("%s, announced %s: %s", name, announced, s)
+			}
+		}
+	}
+	entry := kept.entries[g.domain()]
+	entry.Fetched, entry.Expires = entry.Fetched.Add(-48*time.Hour), entry.Expires.Add(-48*time.Hour)
+	kept.entries[g.domain()] = entry
+	lab.policies.set(g.domain(), nil)
+	if s := attempt(nil); s != delivery.Delivered {
+		t.Errorf("with a policy that has expired, and no host: %s", s)
+	}
+}
+
+// forger answers all questions for TXT records by itself.
+type forger struct {
+	delivery.Resolver
+	txt delivery.DNSAnswer
+}
+
+func (f *forger) Lookup(ctx context.Context, name string, t delivery.DNSType) delivery.DNSAnswer {
+	if t == delivery.DNSTypeTXT {
+		return f.txt
+	}
+	return f.Resolver.Lookup(ctx, name, t)
+}
+
+// bookcase is a store of policies.
+type bookcase struct {
+	mu      sync.Mutex
+	entries map[string]delivery.PolicyEntry
+}
+
+func (b *bookcase) Load(_ context.Context, domain string) (delivery.PolicyEntry, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if entry, ok := b.entries[domain]; ok {
+		return entry, nil
+	}
+	return delivery.PolicyEntry{}, delivery.ErrNoPolicy
+}
+
+func (b *bookcase) Save(_ context.Context, domain string, entry delivery.PolicyEntry) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries[domain] = entry
+	return nil
 }
 
 // dial connects to the servers where they are: policy hosts have a port of their own.

@@ -59,7 +59,6 @@ type model struct {
 	step     int
 	doing    string
 	reused   uint64
-	begun    int             // permissions
 	ends     []*modelSession // those that have not ended
 	shared   map[string]*modelShared
 	changed  bool          // a configuration changed in this step
