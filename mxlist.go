@@ -963,7 +963,7 @@ func (p *planner) plan(ctx context.Context, r *route) ([]candidate, *PlanError) 
 	if why != nil {
 		return plan, why
 	}
-	return plan, refused(plan, r.sts)
+	return plan, refused(plan, p.path.EnableMTASTS != Off && r.awaitsPolicy())
 }
 
 // foundHost is what is known of one host of a route.
@@ -1032,8 +1032,14 @@ func (p *planner) addressesOf(group []target, found []foundHost, equals, most in
 	return addresses, failed, self
 }
 
+// awaitsPolicy: there may be an MTA-STS policy that could not be had now.
+func (r *route) awaitsPolicy() bool {
+	return r.sts != nil && (r.sts.Status == mtasts.LookupFailed || r.sts.Status == mtasts.FetchFailed)
+}
+
 // refused takes out of a plan the hosts to which nothing may be sent as TLS is to be had there.
-func refused(plan []candidate, sts *mtasts.Result) *PlanError {
+// Later: somebody may vouch for them then.
+func refused(plan []candidate, later bool) *PlanError {
 	usable, insecure := 0, 0
 	for i := range plan {
 		c := &plan[i]
@@ -1054,7 +1060,7 @@ func refused(plan []candidate, sts *mtasts.Result) *PlanError {
 	switch {
 	case usable > 0 || insecure == 0:
 		return nil
-	case sts != nil && (sts.Status == mtasts.LookupFailed || sts.Status == mtasts.FetchFailed):
+	case later:
 		return errNotVouchedNow
 	}
 	return errNotVouched

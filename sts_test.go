@@ -395,6 +395,9 @@ func TestRequireTLSNeedsSomebodyToVouch(t *testing.T) {
 		{"no policy", func(w *careful) { delete(w.zone, "_mta-sts.careful.test TXT") }, "permanent 550"},
 		{"a record that cannot be looked up", func(w *careful) { w.zone["_mta-sts.careful.test TXT"] = serverFailure }, "transient 451"},
 		{"a policy that cannot be fetched", func(w *careful) { w.zone["mta-sts.careful.test A"] = serverFailure }, "transient 451"},
+		{"a record that does not matter", func(w *careful) {
+			w.zone["_mta-sts.careful.test TXT"], w.rt.Egress = serverFailure, loopback(`"enable_mta_sts": false, `)
+		}, "permanent 550"},
 		{"DNSSEC", func(w *careful) {
 			delete(w.zone, "_mta-sts.careful.test TXT")
 			w.zone["careful.test MX"] = secured(w.zone["careful.test MX"], "careful.test")
