@@ -747,7 +747,7 @@ func (r *Runtime) dialPolicyHost(ctx context.Context, network, address string) (
 			failures = append(failures, fmt.Errorf("%s (%s) is prohibited", host, ip))
 			continue
 		}
-		conn, err := r.socket(ctx, DialRequest{Network: network, Address: net.JoinHostPort(ip.String(), port), Host: host})
+		conn, err := r.dialWithin(ctx, policyDialTimeout, DialRequest{Network: network, Address: net.JoinHostPort(ip.String(), port), Host: host})
 		if err == nil {
 			return conn, nil
 		}
@@ -755,6 +755,16 @@ func (r *Runtime) dialPolicyHost(ctx context.Context, network, address string) (
 	}
 	return nil, errors.Join(failures...)
 }
+
+// dialWithin is socket with a time limit.
+func (r *Runtime) dialWithin(ctx context.Context, limit time.Duration, to DialRequest) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return r.socket(ctx, to)
+}
+
+// policyDialTimeout is for one address of a policy host: another may answer.
+const policyDialTimeout = 5 * time.Second
 
 // maxPolicyAddrs bounds how many addresses of a policy host are tried.
 const maxPolicyAddrs = 8
@@ -938,7 +948,7 @@ func (p *planner) plan(ctx context.Context, r *route) ([]candidate, *PlanError) 
 			equals = 0
 		}
 		addresses, failed, self := p.addressesOf(group, hosts[i], equals, maxCandidates-found)
-		if self && !r.list { // what is as good or worse is not for us (RFC 5321 section 5.1)
+		if self && r.domain != "" { // what is as good or worse is not for us (RFC 5321 section 5.1)
 			if i == 0 {
 				return plan, errLoop
 			}

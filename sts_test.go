@@ -224,6 +224,19 @@ func TestPolicyHosts(t *testing.T) {
 			w.zone["mta-sts.careful.test A"] = addrs("127.0.0.1")
 			w.rt.Egress = loopback("") // prohibited_hosts = {}
 		}, "enforce 1", ""},
+		{"an address that does not answer", func(w *careful) {
+			w.zone["mta-sts.careful.test A"] = addrs("192.0.2.66", "192.0.2.3")
+			dial := w.rt.Dial
+			w.rt.Dial = func(ctx context.Context, to DialRequest) (net.Conn, error) {
+				if strings.HasPrefix(to.Address, "192.0.2.66:") {
+					if deadline, _ := ctx.Deadline(); time.Until(deadline) > policyDialTimeout {
+						time.Sleep(time.Until(deadline)) // and there is no time left for the other
+					}
+					return nil, context.DeadlineExceeded
+				}
+				return dial(ctx, to)
+			}
+		}, "enforce 1", ""},
 		{"one address of two", func(w *careful) { w.zone["mta-sts.careful.test A"] = addrs("::1", "192.0.2.3") }, "enforce 1", ""},
 		{"no address", func(w *careful) { delete(w.zone, "mta-sts.careful.test A") }, " 0", "sts-policy-fetch-error"},
 		{"no record", func(w *careful) { delete(w.zone, "_mta-sts.careful.test TXT") }, " 0", ""},
@@ -338,7 +351,8 @@ func TestOwnHosts(t *testing.T) {
 		{"third.test", `{}`, "MX.us.test.", "mx.other.test"},
 		{"fourth.test", `{}`, "MX.us.test.", "554 5.4.6"},
 		{"fifth.test", `{}`, "Döner.test", "554 5.4.6"},
-		{"us.test", `{}`, "us.test", "554 5.4.6"}, // without MX records
+		{"us.test", `{}`, "us.test", "554 5.4.6"},  // without MX records
+		{"[192.0.2.99]", `{}`, "", "[192.0.2.99]"}, // the operator's own word
 		{"first.test", `{"protocol": {"smtp": {"mx_list": ["mx.us.test", "mx.other.test"]}}}`, "mx.us.test", "mx.us.test mx.other.test"},
 	} {
 		rt := newRuntime(t)
