@@ -166,7 +166,7 @@ func named(name, address string) any { return fields{"name": name, "addr": addre
 
 // path is the -egress-path with these fields. Loopback is prohibited unless one says otherwise.
 func path(f fields) string {
-	all := fields{"prohibited_hosts": []string{}}
+	all := fields{"prohibited_hosts": []string{}, "rset_timeout": "1m", "starttls_timeout": "1m"} // see patient
 	for key, value := range f {
 		all[key] = value
 	}

@@ -45,7 +45,7 @@ func (o outlet) EgressSource(_ context.Context, name string) (delivery.EgressSou
 }
 
 func (o outlet) EgressPath(context.Context, string, string, string) (delivery.EgressPath, error) {
-	return o.path, nil
+	return patient(o.path), nil
 }
 
 // through lends a runtime a pool of sources, and is the protocol that sends from it to these addresses.

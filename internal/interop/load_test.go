@@ -4,6 +4,7 @@ package interop
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -186,7 +187,14 @@ func (o onePath) EgressSource(_ context.Context, name string) (delivery.EgressSo
 }
 
 func (o onePath) EgressPath(context.Context, string, string, string) (delivery.EgressPath, error) {
-	return o.path, nil
+	return patient(o.path), nil
+}
+
+// patient gives real servers the time that a busy machine may need, where the default is a few seconds.
+func patient(path delivery.EgressPath) delivery.EgressPath {
+	path.RSETTimeout = cmp.Or(path.RSETTimeout, delivery.Duration(time.Minute))
+	path.STARTTLSTimeout = cmp.Or(path.STARTTLSTimeout, delivery.Duration(time.Minute))
+	return path
 }
 
 // listProtocol is SMTP to one address.
