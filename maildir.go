@@ -21,6 +21,9 @@ type Maildir struct {
 	// sender_domain_part and sender_email. A value fills in a part of one directory name and can never
 	// change the tree. Directories that do not exist are created.
 	Path string `config:"maildir_path" required:"true"`
+	// UnsafeValues is what is done about a value that cannot be a part of a name as it is: "refuse" (the
+	// default) fails the recipient, "encode" writes it in another way. See above.
+	UnsafeValues string `config:"unsafe_values" default:"refuse" enum:"refuse,encode"`
 	// DirMode is the mode of every directory that is created, exactly; nil: the umask decides.
 	DirMode *Mode `config:"dir_mode"`
 	// FileMode is the mode of the files, exactly; nil: the umask decides.
@@ -29,7 +32,7 @@ type Maildir struct {
 
 // Validate says what is wrong with the table.
 func (m *Maildir) Validate() error {
-	_, err := compilePath(m.Path)
+	_, err := compilePath(m.Path, m.UnsafeValues)
 	return decode.In("maildir_path", err)
 }
 
@@ -72,7 +75,7 @@ type maildirEngine struct {
 }
 
 func newMaildirEngine(c *Maildir) (*maildirEngine, error) {
-	t, err := compilePath(c.Path)
+	t, err := compilePath(c.Path, c.UnsafeValues)
 	if err != nil {
 		return nil, decode.In("protocol.maildir_path", err)
 	}
@@ -89,21 +92,28 @@ func (e *maildirEngine) plan(_ context.Context, a *attempt) (Plan, error) {
 	for i := range a.results {
 		p.Paths[i] = PlannedPath{Recipient: a.results[i].Recipient, Err: a.results[i].Err}
 	}
+	paths := e.template.of(a)
 	for _, r := range a.rcpts {
-		p.Paths[r.index].Path, p.Paths[r.index].Err = e.template.render(templateVars(a, r.Address))
+		at, err := paths.render(r.Address)
+		if err != nil {
+			p.Paths[r.index].Err = err
+			continue
+		}
+		p.Paths[r.index].Path = at.path()
 	}
 	return p, nil
 }
 
 func (e *maildirEngine) deliver(ctx context.Context, a *attempt) {
 	session := &Session{ID: newID(), Protocol: "maildir", ReadyName: e.readyName(a.queue)}
+	paths := e.template.of(a)
 	for i := range a.rcpts {
 		r := &a.rcpts[i]
 		var res Result
 		if err := ctx.Err(); err != nil {
 			res = unsent(context.Cause(ctx))
 		} else {
-			res = e.store(ctx, a, r)
+			res = e.store(ctx, a, r, paths)
 			res.Session = session
 		}
 		a.settle(r, res)
@@ -111,13 +121,13 @@ func (e *maildirEngine) deliver(ctx context.Context, a *attempt) {
 }
 
 // store writes one recipient's copy.
-func (e *maildirEngine) store(ctx context.Context, a *attempt, r *recipient) Result {
+func (e *maildirEngine) store(ctx context.Context, a *attempt, r *recipient, paths *paths) Result {
 	to := r.Address.String()
-	path, err := e.template.render(templateVars(a, r.Address))
+	at, err := paths.render(r.Address)
 	if err != nil {
 		return noPath(to, err)
 	}
-	id, err := e.drop.Store(ctx, path, sized(a.msg.Body))
+	id, err := e.drop.Store(ctx, at.path(), sized(a.msg.Body))
 	if err == nil {
 		return Result{Status: Delivered, Response: Response{
 			Code: 200, Text: fmt.Sprintf("%s: wrote to maildir with id=%s", to, id)}}

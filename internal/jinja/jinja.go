@@ -46,10 +46,13 @@ func (e *Error) Error() string {
 
 // RuntimeError says why [Template.Execute] could not finish. Line is 0 where
 // the position is not known. Names are the variables of the expression that
-// failed, as in [Piece], nil if it has none.
+// failed, as in [Piece], nil if it has none. Content tells that a text was no
+// number: another text in its place could do, while a value of a kind that the
+// expression does not take is more likely the template's mistake.
 type RuntimeError struct {
 	Line, Column int
 	Names        []string
+	Content      bool
 	Reason       string
 }
 
