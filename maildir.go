@@ -127,7 +127,7 @@ func (e *maildirEngine) store(ctx context.Context, a *attempt, r *recipient, pat
 	if err != nil {
 		return noPath(to, err)
 	}
-	id, err := e.drop.Store(ctx, at.path(), sized(a.msg.Body))
+	id, err := e.drop.Store(ctx, at.root, at.rel, sized(a.msg.Body))
 	if err == nil {
 		return Result{Status: Delivered, Response: Response{
 			Code: 200, Text: fmt.Sprintf("%s: wrote to maildir with id=%s", to, id)}}

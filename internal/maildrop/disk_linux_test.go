@@ -46,17 +46,17 @@ func testFullDisk(t *testing.T, root string) {
 	}
 	dir := filepath.Join(root, "user")
 	var d Drop
-	small, err := d.Store(t.Context(), dir, text("small"))
+	small, err := d.Store(t.Context(), dir, ".", text("small"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.Store(t.Context(), dir, text(strings.Repeat("x", 1<<20)))
+	_, err = d.Store(t.Context(), dir, ".", text(strings.Repeat("x", 1<<20)))
 	var failure *Error
 	if !errors.As(err, &failure) || failure.Op != "write" || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a full disk says %v", err)
 	}
 	wantOne(t, dir, small, "small")
-	if _, err := d.Store(t.Context(), filepath.Join(root, "other"), text("fits again")); err != nil {
+	if _, err := d.Store(t.Context(), filepath.Join(root, "other"), ".", text("fits again")); err != nil {
 		t.Errorf("the failed message still takes room: %v", err)
 	}
 }
@@ -67,7 +67,7 @@ func testReadOnlyDisk(t *testing.T, root string) {
 	}
 	var d Drop
 	for _, dir := range []string{"user", "new-user"} {
-		if _, err := d.Store(t.Context(), filepath.Join(root, dir), text("x")); !errors.Is(err, syscall.EROFS) {
+		if _, err := d.Store(t.Context(), filepath.Join(root, dir), ".", text("x")); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("a read-only disk says %v for %s", err, dir)
 		}
 	}

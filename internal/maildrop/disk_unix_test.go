@@ -53,7 +53,7 @@ func TestModes(t *testing.T) {
 			withUmask(t, tt.umask)
 			d := Drop{DirMode: tt.dirMode, FileMode: tt.fileMode}
 			dir := filepath.Join(root, "a", "b", "user")
-			name, err := d.Store(t.Context(), dir, text("hello"))
+			name, err := d.Store(t.Context(), dir, ".", text("hello"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +81,7 @@ func TestNeverWiderThanAsked(t *testing.T) {
 		return err
 	}}
 	d := Drop{DirMode: &dirMode, FileMode: &fileMode, disk: disk}
-	if _, err := d.Store(t.Context(), filepath.Join(root, "m", "u"), text("hello")); err != nil {
+	if _, err := d.Store(t.Context(), filepath.Join(root, "m", "u"), ".", text("hello")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -102,7 +102,7 @@ func TestExistingDirectoriesKeepTheirMode(t *testing.T) {
 	mode := uint32(0o2775)
 	d := Drop{DirMode: &mode}
 	for range 2 {
-		if _, err := d.Store(t.Context(), dir, text("hello")); err != nil {
+		if _, err := d.Store(t.Context(), dir, ".", text("hello")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -125,7 +125,7 @@ func TestLostRace(t *testing.T) {
 		return nil
 	}}}
 	dir := filepath.Join(root, "a", "user")
-	name, err := d.Store(t.Context(), dir, text("hello"))
+	name, err := d.Store(t.Context(), dir, ".", text("hello"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestSymbolicLinks(t *testing.T) {
 	}
 	var d Drop
 	for dir, there := range map[string]string{"parent/x/u": "real/x/u", "users/u": "real/elsewhere"} {
-		name, err := d.Store(t.Context(), filepath.Join(root, dir), text("hello"))
+		name, err := d.Store(t.Context(), filepath.Join(root, dir), ".", text("hello"))
 		if err != nil {
 			t.Errorf("%s: %v", dir, err)
 			continue
@@ -160,7 +160,7 @@ func TestSymbolicLinks(t *testing.T) {
 		wantOne(t, filepath.Join(root, there), name, "hello")
 	}
 	for dir, want := range map[string]error{"loop/u": syscall.ELOOP, "dangling": syscall.ENOENT, "dangling/u": syscall.ENOENT} {
-		if _, err := d.Store(t.Context(), filepath.Join(root, dir), text("hello")); !errors.Is(err, want) {
+		if _, err := d.Store(t.Context(), filepath.Join(root, dir), ".", text("hello")); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", dir, err, want)
 		}
 	}
@@ -193,7 +193,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 				t.Fatal(err)
 			}
 			var d Drop
-			_, err := d.Store(t.Context(), filepath.Join(root, tt.dir), text("hello"))
+			_, err := d.Store(t.Context(), filepath.Join(root, tt.dir), ".", text("hello"))
 			var failure *Error
 			if !errors.As(err, &failure) || !errors.Is(err, tt.want) || !strings.HasPrefix(failure.Path, root) {
 				t.Errorf("%v, want %v", err, tt.want)

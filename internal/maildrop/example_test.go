@@ -22,7 +22,7 @@ func Example() {
 	mode := uint32(0o2770)
 	drop := &maildrop.Drop{DirMode: &mode}
 	dir := filepath.Join(root, "example.com", "user")
-	name, err := drop.Store(context.Background(), dir, func() (io.ReadCloser, error) {
+	name, err := drop.Store(context.Background(), dir, ".", func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader("Subject: hello\r\n\r\nhello\r\n")), nil
 	})
 	if err != nil {

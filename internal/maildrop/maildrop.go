@@ -47,12 +47,14 @@
 package maildrop
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,15 +72,34 @@ type Drop struct {
 	// Hostname is the host's part of file names. It should be unique among the hosts that share a
 	// Maildir. With "" it is what os.Hostname said first.
 	Hostname string
+	// NoSync leaves out every sync. A message that was reported is then whole in new for all who look,
+	// and survives the end of the process, but a machine that stops may lose it, or keep its name
+	// with any part of the content.
+	NoSync bool
+	// Threads is how many calls may be in system calls at a time, beside one for each file system
+	// that syncs; 0 means 64. The others wait for their turn.
+	Threads int
+	// Open is how many calls may have files open at a time; 0 means 256. The others wait for their turn.
+	Open int
 
-	hostOnce sync.Once
-	host     string        // Hostname, fit for a file name
-	counter  atomic.Uint64 // of file names
-	buffers  sync.Pool     // of *[bufferSize]byte
+	startOnce sync.Once
+	host      string        // Hostname, fit for a file name
+	slots     *slots        // for Threads
+	opened    chan struct{} // has room for Open
+	groups    groups
+	counter   atomic.Uint64 // of file names
+	buffers   sync.Pool     // of *[bufferSize]byte
+	named     atomic.Bool   // files must have a name from the beginning
 
 	now  func() time.Time // nil: time.Now
 	disk disk             // nil: the operating system's
 }
+
+// Threads and Open, if they are not set. Each open call has up to four files open.
+const (
+	defaultThreads = 64
+	defaultOpen    = 256
+)
 
 // bufferSize is how much of a message is in memory at a time.
 const bufferSize = 64 << 10
@@ -97,59 +118,90 @@ func (e *Error) Error() string {
 	cause := e.Err
 	switch err := cause.(type) {
 	case *fs.PathError:
-		if err.Path == e.Path {
+		if e.names(err.Path) {
 			cause = err.Err
 		}
 	case *os.LinkError:
-		if err.New == e.Path {
+		if e.names(err.New) {
 			cause = err.Err
 		}
 	}
 	return fmt.Sprintf("%s %q: %v", e.Op, e.Path, cause)
 }
 
+// names reports whether path is ours, or the end of it, below a directory that is open.
+func (e *Error) names(path string) bool {
+	return path == e.Path || path == "." || strings.HasSuffix(e.Path, string(filepath.Separator)+path)
+}
+
 func (e *Error) Unwrap() error { return e.Err }
 
-// Store writes one message into the Maildir at dir and returns the name of its file in dir/new. When
-// it returns without an error, the message is whole in new and durable.
+// Store writes one message into the Maildir at root/rel and returns the name of its file in its new.
+// When it returns without an error, the message is whole in new and durable.
 //
-// dir is an absolute path without "..", "." and doubled slashes. It is created with cur, new, tmp and
-// all missing parents; a symbolic link to a directory is as good as one.
+// root is an absolute path without "..", "." and doubled slashes, whose symbolic links are followed.
+// rel is a path below it, relative and as clean, or "." for root itself. Below root, a symbolic link is
+// followed only if it is relative and stays below root, and in the Maildir only if it stays in the
+// Maildir: with any other the delivery fails. The Maildir is created with cur, new, tmp and all missing
+// parents, those of root included.
 //
 // content is called once, before anything is created. It is read to its end and closed; an error in
 // reading it ends the delivery.
 //
-// ctx is looked at between the steps, up to the link in new; from there on the delivery is finished.
-// A single step is not interrupted.
+// ctx is looked at between the steps, up to the link in new, and ends the waiting for others; from the
+// link on the delivery is finished. A single step is not interrupted.
 //
 // Errors are of type *Error. After one, neither tmp nor new holds anything of this call, as far as the
-// file system let it be removed. Directories that were created stay.
-func (d *Drop) Store(ctx context.Context, dir string, content func() (io.ReadCloser, error)) (name string, err error) {
-	if err := d.check(dir); err != nil {
+// file system let it be removed; while all Threads are busy, the name in tmp goes once the next of
+// them comes back. Directories that were created stay.
+func (d *Drop) Store(ctx context.Context, root, rel string, content func() (io.ReadCloser, error)) (name string, err error) {
+	v, err := d.newDelivery(root, rel)
+	if err != nil {
 		return "", err
-	}
-	v := delivery{drop: d, disk: d.disk, dir: dir}
-	if v.disk == nil {
-		v.disk = osDisk{}
 	}
 	if err := v.proceed(ctx); err != nil {
 		return "", err
 	}
-	message, err := content()
-	if err != nil {
-		return "", &Error{"open the message for", dir, err}
+	select {
+	case d.opened <- struct{}{}:
+		defer func() { <-d.opened }()
+	case <-ctx.Done():
+		return "", v.proceed(ctx)
 	}
-	defer message.Close()
-	return v.store(ctx, message)
+	return v.store(ctx, content)
 }
 
-func (d *Drop) check(dir string) error {
-	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
-		return &Error{"use", dir, fmt.Errorf("%w: the path is not absolute and clean", fs.ErrInvalid)}
+func (d *Drop) newDelivery(root, rel string) (*delivery, error) {
+	if err := d.check(root, rel); err != nil {
+		return nil, err
+	}
+	d.startOnce.Do(d.start)
+	v := &delivery{drop: d, disk: d.disk, root: root, rel: rel, dir: filepath.Join(root, rel)}
+	if v.disk == nil {
+		v.disk = osDisk{}
+	}
+	return v, nil
+}
+
+func (d *Drop) start() {
+	d.host = hostPart(d.Hostname)
+	d.slots = newSlots(cmp.Or(max(d.Threads, 0), defaultThreads))
+	d.opened = make(chan struct{}, cmp.Or(max(d.Open, 0), defaultOpen))
+}
+
+func (d *Drop) check(root, rel string) error {
+	invalid := func(path, format string, args ...any) error {
+		return &Error{"use", path, fmt.Errorf("%w: "+format, append([]any{fs.ErrInvalid}, args...)...)}
+	}
+	if !filepath.IsAbs(root) || filepath.Clean(root) != root {
+		return invalid(root, "the path is not absolute and clean")
+	}
+	if !filepath.IsLocal(rel) || filepath.Clean(rel) != rel {
+		return invalid(rel, "the path is not relative and clean")
 	}
 	for _, mode := range []*uint32{d.DirMode, d.FileMode} {
 		if mode != nil && *mode > 0o7777 {
-			return &Error{"use", dir, fmt.Errorf("%w: the mode %#o is out of range (0 to 07777)", fs.ErrInvalid, *mode)}
+			return invalid(filepath.Join(root, rel), "the mode %#o is out of range (0 to 07777)", *mode)
 		}
 	}
 	return nil
