@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flosch/pongo2/v6"
 	"github.com/mtadelivery/delivery/internal/address"
 )
 
@@ -429,4 +431,174 @@ func TestSymlinksLeadNowhereElse(t *testing.T) {
 		}
 		o.check(t, map[string]int{"example.com/real": 3, "example.com/real/new": 1, "ours.test/user": 1})
 	})
+}
+
+// TestPlaces: which part of a path is the operator's, what the values in one name do to each other, and whose fault it
+// is when there is no path.
+func TestPlaces(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := repeat(300, "x")
+	tests := []struct {
+		template, local string
+		meta            map[string]any
+		refuse, encode  string // root|rel, or what is said, with ! where it is the recipient's doing; encode "": the same
+	}{
+		// The root.
+		{"/m", "u", nil, "/m|.", ""},
+		{"/m/", "u", nil, "/m|.", ""},
+		{"/m//n/../o/./{{ local_part }}", "u", nil, "/m/o|u", ""},
+		{"/m/{{ local_part }}", "u", nil, "/m|u", ""},
+		{"/m/u-{{ local_part }}/x", "u", nil, "/m|u-u/x", ""},
+		{"/{{ local_part }}", "u", nil, "/|u", ""},
+		{"{{ local_part }}/x", "u", nil, wd + "|u/x", ""},
+		{"m", "u", nil, wd + "/m|.", ""},
+		{"m/{{ local_part }}", "u", nil, wd + "/m|u", ""},
+		{"./{{ local_part }}", "u", nil, wd + "|u", ""},
+		{"/m/{{ local_part }}//./x/", "u", nil, "/m|u/x", ""},
+		{"/m/{{ 'a/b' }}/{{ local_part }}", "u", nil, "/m/a/b|u", ""},
+		{"/m{% if domain == 'example.com' %}/ours{% else %}/theirs{% endif %}/{{ local_part }}", "u", nil, "/m/ours|u", ""},
+		{"/m{% if tenant %}/{{ tenant }}{% endif %}/x", "u", nil, "/m/x|.", ""},
+		{"{% set x = local_part|lower %}/m/{{ x }}", "U", nil, "/m|u", ""},
+		{"/m/{% for c in local_part[:2] %}{{ c }}/{% endfor %}{{ local_part }}", "user", nil, "/m|u/s/user", ""},
+		{"/m/{{ local_part }}/../x", "u", nil, "climbs", ""},
+		{"/m/{{ local_part }}/..", "u", nil, "climbs", ""},
+		{"/m/{{ local_part }}/..x/...", "u", nil, "/m|u/..x/...", ""},
+		{"/m/{{ '\\x00' }}", "u", nil, "NUL", ""},
+		{"{{ '' }}", "u", nil, "the path is empty", ""},
+		{"{% if tenant %}/m{% endif %}", "u", nil, "the path is empty", ""},
+
+		// Dots between the template and values.
+		{"/m/.{{ meta.k }}", "u", map[string]any{"k": ""}, "is empty", "/m|.%_"},
+		{"/m/.{{ meta.k }}", "u", map[string]any{"k": "."}, dot, "/m|.%2E"},
+		{"/m/.{{ meta.k }}", "u", map[string]any{"k": "./"}, separator, "/m|.%2E%2F"},
+		{"/m/.{{ meta.k }}", "u", map[string]any{"k": "Sent"}, "/m|.Sent", ""},
+		{"/m/{{ meta.k }}.", "u", map[string]any{"k": ""}, "is empty", "/m|%_."},
+		{"/m/{{ meta.k }}.", "u", map[string]any{"k": "."}, dot, "/m|%2E."},
+		{"/m/..{{ meta.k }}", "u", map[string]any{"k": ""}, "is empty", "/m|..%_"},
+		{"/m/..{{ meta.k }}", "u", map[string]any{"k": "x"}, "/m|..x", ""},
+		{"/m/.{{ meta.k }}.", "u", map[string]any{"k": ""}, "is empty", "/m|.%_."},
+		{"/m/...{{ meta.k }}", "u", map[string]any{"k": ""}, "/m|...", ""},
+		{"/m/u{{ meta.k }}", "u", map[string]any{"k": ".."}, "/m|u..", ""},
+		{"/m/u{{ meta.k }}", "u", map[string]any{"k": ""}, "/m|u", ""},
+		{"/m/u{{ meta.k }}", "u", map[string]any{"k": "%_"}, "/m|u%_", "/m|u%25_"},
+		{"/m/{{ meta.a }}{{ meta.b }}", "u", map[string]any{"a": ".", "b": "."}, dot, "/m|%2E."},
+		{"/m/{{ meta.a }}{{ meta.b }}", "u", map[string]any{"a": "", "b": ".."}, dot, "/m|%2E."},
+		{"/m/{{ meta.a }}{{ meta.b }}", "u", map[string]any{"a": "", "b": ""}, "is empty", "/m|%_"},
+		{"/m/{{ meta.a ~ '.' ~ meta.b }}", "u", map[string]any{"a": "", "b": "."}, dot, "/m|%2E."},
+		{"/m/{{ meta.a ~ '/' ~ meta.b }}", "u", map[string]any{"a": "x", "b": "y"}, separator, "/m|x%2Fy"},
+		{"/m/{{ 'x/y' if tenant else 'a/b' }}", "u", nil, separator, "/m|a%2Fb"},
+		{"/m/{{ 'x' if tenant }}/y", "u", nil, "is empty", "/m|%_/y"},
+		{"/m/{{ local_part }}{{ '-x' if tenant }}", "u", nil, "/m|u", ""},
+
+		// Long values: what the template says stays.
+		{"/m/u-{{ local_part }}.d", long, nil, "!" + tooLong, "/m|u-" + cut(repeat(185, "x"), long) + ".d"},
+		{"/m/{{ local_part }}-{{ meta.k }}", long, map[string]any{"k": "y"}, "!" + tooLong, "/m|" + cut(repeat(61, "x"), long) + "-y"},
+		{"/m/{{ meta.k }}-{{ local_part }}", "u", map[string]any{"k": long}, tooLong, "/m|" + cut(repeat(61, "x"), long) + "-u"},
+		{"/m/{{ meta.k }}-{{ local_part }}", long, map[string]any{"k": long}, "!" + tooLong, "/m|" + cut(repeat(61, "x"), long) + "-" + cut(repeat(61, "x"), long)},
+		{"/m/{{ meta.k }}-{{ local_part }}", repeat(200, "x"), map[string]any{"k": repeat(100, "y")}, tooLong, "/m|" + repeat(100, "y") + "-" + cut(repeat(61, "x"), repeat(200, "x"))},
+		{"/m/" + repeat(190, "z") + "{{ local_part }}", long, nil, "!" + tooLong, tooLong},
+		{"/m/" + repeat(189, "z") + "{{ local_part }}", long, nil, "!" + tooLong, "/m|" + repeat(189, "z") + cut("", long)},
+		{"/m/{{ local_part }}{{ local_part }}{{ local_part }}{{ local_part }}", long, nil, "!" + tooLong, tooLong},
+		{"/m/{{ local_part }}/" + long, "u", nil, "/m|u/" + long, ""},
+
+		// Whose doing it is.
+		{"/m/{{ local_part }}", "..", nil, "!" + dot, "/m|%2E."},
+		{"/m/{{ email }}", "a/b", nil, "!" + separator, "/m|a%2Fb@example.com"},
+		{"/m/{{ email }}", "a b/", nil, "!" + separator, `/m|"a b%2F"@example.com`},
+		{"/m/{{ meta.k or local_part }}", "a/b", nil, separator, "/m|a%2Fb"},
+		{"/m/{{ meta.k or local_part }}", "a/b", map[string]any{"k": "k"}, "/m|k", ""},
+		{"/m/{{ local_part.split('+')[1] }}", "u", nil, "!is missing", ""},
+		{"/m/{{ local_part.split('+')[1] }}", "u+t", nil, "/m|t", ""},
+		{"/m/{{ local_part.split('+')[1] or 'inbox' }}", "u", nil, "/m|inbox", ""},
+		{"/m/{{ local_part.split('+')[1]|default('inbox') }}", "u", nil, "/m|inbox", ""},
+		{"/m/{{ local_part|int % 4 }}", "u", nil, "!no number", ""},
+		{"/m/{{ local_part|int % 4 }}", "7", nil, "/m|3", ""},
+		{"/m/{{ (local_part ~ meta.k)|int }}", "u", map[string]any{"k": "v"}, "no number", ""},
+		{"/m/{{ local_part + 1 }}", "7", nil, "cannot apply", ""},
+		{"/m/{{ local_part|replace('u', '') }}", "u", nil, "!is empty", "/m|%_"},
+		{"/m/{{ local_part[1:] }}{{ meta.k }}", "u", map[string]any{"k": ""}, "is empty", "/m|%_"},
+		{"/m/{{ meta.k }}", "u", nil, "is missing", ""},
+		{"/m/{{ meta.k }}", "u", map[string]any{"k": nil}, "is missing", ""},
+		{"/m/{{ meta.k|default('x') }}", "u", nil, "/m|x", ""},
+		{"/m/{{ meta.k or 'x' }}", "u", map[string]any{"k": nil}, "/m|x", ""},
+		{"/m/{{ meta.a.b }}", "u", nil, "has no attribute", ""},
+		{"/m/{{ meta }}", "u", nil, "cannot print a map", ""},
+		{"/m/{{ meta.k }}", "u", map[string]any{"k": []any{"x"}}, "cannot print a list", ""},
+	}
+	for _, tt := range tests {
+		msg := messageTo(address.Address{Local: tt.local, Domain: "example.com"}.String())
+		msg.Meta = tt.meta
+		a, err := newAttempt(msg)
+		if err != nil || len(a.rcpts) != 1 {
+			t.Fatalf("%q: %v, %+v", tt.local, err, a.results)
+		}
+		if tt.encode == "" {
+			tt.encode = tt.refuse
+		}
+		for mode, want := range map[string]string{"refuse": tt.refuse, "encode": tt.encode} {
+			template, err := compilePath(tt.template, mode)
+			if err != nil {
+				t.Errorf("%s: %v", tt.template, err)
+				continue
+			}
+			at, err := template.of(a).render(a.rcpts[0].Address)
+			root, rel, ok := strings.Cut(want, "|")
+			if ok {
+				if err != nil || at != (place{root, rel}) {
+					t.Errorf("%s of %.20q, %s: %q, %v; want %q", tt.template, tt.local, mode, at, err, want)
+				}
+				continue
+			}
+			want, recipient := strings.CutPrefix(want, "!")
+			var e *pathError
+			if !errors.As(err, &e) || !strings.Contains(e.reason, want) || e.recipient != recipient {
+				t.Errorf("%s of %.20q, %s: %q, %+v; want %q, the recipient's: %v", tt.template, tt.local, mode, at, err, want, recipient)
+			}
+		}
+	}
+}
+
+// BenchmarkPath is the path of one recipient, from the variables of a message to the place on the disk, and beside it what
+// pongo2's Execute alone takes for the same template with the variables at hand.
+func BenchmarkPath(b *testing.B) {
+	a, err := newAttempt(messageTo("John.Doe@example.com"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, source := range []string{
+		"/maildirs/{{ domain_part }}/{{ local_part }}",
+		"/maildirs/{{ domain_part }}/{% if tenant %}{{ tenant }}/{% endif %}{{ local_part|lower }}",
+		"/var/mail/all",
+	} {
+		for _, mode := range []string{"refuse", "encode"} {
+			b.Run(mode+" "+source, func(b *testing.B) {
+				template, err := compilePath(source, mode)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := template.of(a).render(a.rcpts[0].Address); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+		b.Run("pongo2 "+source, func(b *testing.B) {
+			template, err := pongo2.FromString(source)
+			if err != nil {
+				b.Fatal(err)
+			}
+			vars := pongo2.Context{"domain_part": "example.com", "local_part": "John.Doe", "tenant": nil}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := template.Execute(vars); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
