@@ -10,6 +10,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/mtadelivery/delivery/internal/address"
 )
 
 // FuzzPath: whatever a recipient, a sender and metadata hold, the path is two names below the root, or
@@ -82,6 +84,33 @@ func encodes(name, value string) bool {
 		return strings.HasPrefix(value, decoded) && digest == fmt.Sprintf("%x", sha256.Sum256([]byte(value)))
 	}
 	return decoded == value
+}
+
+// FuzzDeliveryHeaders: whatever the addresses, two lines go in front of the content, and they say who.
+func FuzzDeliveryHeaders(f *testing.F) {
+	for _, seed := range []string{"user", `"a b"`, "a\r\nX: y", `"a\` + "\r\n" + `b"`, "a\u0085b", "\"\u2028\"", "dömi", "a>b", `"<>"`, "\x00"} {
+		f.Add(seed+"@example.com", "sender@example.org")
+		f.Add("user@example.com", seed+"@example.org")
+	}
+	m := &Maildir{AddReturnPath: true, AddDeliveredTo: true}
+	f.Fuzz(func(t *testing.T, to, from string) {
+		a, err := newAttempt(&Message{From: from, Recipients: []Recipient{{Address: to}}, Body: Bytes("x")})
+		if err != nil || len(a.rcpts) == 0 {
+			return
+		}
+		text := m.headers(a.sender, a.rcpts[0].Address)
+		sender, rest, _ := strings.Cut(strings.TrimPrefix(text, "Return-Path: <"), ">\r\nDelivered-To: ")
+		rcpt, rest, _ := strings.Cut(rest, "\r\n")
+		if again, err := address.ParseSender(sender); err != nil || again != a.sender {
+			t.Fatalf("%q from %q: %q", to, from, text)
+		}
+		if again, err := address.Parse(rcpt); err != nil || again != a.rcpts[0].Address {
+			t.Fatalf("%q from %q: %q", to, from, text)
+		}
+		if lines := strings.Split(text, "\r\n"); len(lines) != 3 || rest != "" || strings.ContainsFunc(strings.Join(lines, ""), unicode.IsControl) {
+			t.Fatalf("%q from %q: %q", to, from, text)
+		}
+	})
 }
 
 // FuzzQueueConfig: what parses prints as text that parses to the same.

@@ -1,14 +1,17 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/maildrop"
 )
@@ -24,6 +27,11 @@ type Maildir struct {
 	// UnsafeValues is what is done about a value that cannot be a part of a name as it is: "refuse" (the
 	// default) fails the recipient, "encode" writes it in another way. See above.
 	UnsafeValues string `config:"unsafe_values" default:"refuse" enum:"refuse,encode"`
+	// AddReturnPath puts "Return-Path: <sender>" in front of the content, as RFC 5321 section 4.4 asks of
+	// whoever makes the final delivery; of the null sender it is "<>". One that is there already stays.
+	AddReturnPath bool `config:"add_return_path" default:"false"`
+	// AddDeliveredTo puts "Delivered-To: recipient" in front of the content. Both lines end with CRLF.
+	AddDeliveredTo bool `config:"add_delivered_to" default:"false"`
 	// DirMode is the mode of every directory that is created, exactly; nil: the umask decides.
 	DirMode *Mode `config:"dir_mode"`
 	// FileMode is the mode of the files, exactly; nil: the umask decides.
@@ -127,7 +135,7 @@ func (e *maildirEngine) store(ctx context.Context, a *attempt, r *recipient, pat
 	if err != nil {
 		return noPath(to, err)
 	}
-	id, err := e.drop.Store(ctx, at.root, at.rel, sized(a.msg.Body))
+	id, err := e.drop.Store(ctx, at.root, at.rel, headed(e.config.headers(a.sender, r.Address), a.msg.Body))
 	if err == nil {
 		return Result{Status: Delivered, Response: Response{
 			Code: 200, Text: fmt.Sprintf("%s: wrote to maildir with id=%s", to, id)}}
@@ -137,6 +145,50 @@ func (e *maildirEngine) store(ctx context.Context, a *attempt, r *recipient, pat
 	}
 	return Result{Status: Transient, RetryAfter: maildirRetry, Err: err, Response: Response{
 		Code: 400, Enhanced: diskStatus(err), Text: safeText(fmt.Sprintf("%s: failed to write to maildir: %v", to, err))}}
+}
+
+// headers are the lines that go in front of a recipient's copy. An address holds no control character
+// (see package address), so that each is one line.
+func (m *Maildir) headers(sender, rcpt address.Address) string {
+	var lines string
+	if m.AddReturnPath {
+		lines = "Return-Path: <" + sender.String() + ">\r\n"
+	}
+	if m.AddDeliveredTo {
+		lines += "Delivered-To: " + rcpt.String() + "\r\n"
+	}
+	return lines
+}
+
+// headed opens a body with headers in front of it. Content that begins with white space begins with no
+// header: an empty line keeps it from carrying on the last of ours (RFC 5322 section 2.2.3).
+func headed(headers string, body Body) func() (io.ReadCloser, error) {
+	open := sized(body)
+	if headers == "" {
+		return open
+	}
+	return func() (io.ReadCloser, error) {
+		r, err := open()
+		if err != nil {
+			return nil, err
+		}
+		var first [1]byte
+		n, err := io.ReadFull(r, first[:])
+		if err != nil && err != io.EOF {
+			return nil, errors.Join(err, r.Close())
+		}
+		front := headers
+		if first[0] == ' ' || first[0] == '\t' {
+			front += "\r\n"
+		}
+		return &headedReader{io.MultiReader(strings.NewReader(front), bytes.NewReader(first[:n]), r), r}, nil
+	}
+}
+
+// headedReader closes what it reads last.
+type headedReader struct {
+	io.Reader
+	io.Closer
 }
 
 // sized opens a body and holds it to the size that it said: a copy of another size is not the
