@@ -18,11 +18,71 @@ import (
 
 // Maildir is the part of a protocol table that has maildir_path: each recipient gets a copy of its
 // own, synced to the disk before it is reported.
+//
+// # The path
+//
+// maildir_path is a template in the manner of Jinja, with the meaning that minijinja gives it. This much of
+// the language is understood, and all else is refused when the config is parsed, by name, line and column:
+//
+//	text        {{ expression }}  {# comment #}  {% raw %}  {{- and -}}
+//	statements  {% if %} {% elif %} {% else %}  {% for x in list %} with loop.index, first, last, length, ...
+//	            {% set x = expression %} outside loops
+//	values      'text'  1  1.5  true  false  none  [a, b]  {'key': a}
+//	access      meta.a.b  meta['a']  list[-1]  local_part[:2]
+//	operators   and  or  not  in  is  == != < <= > >=  ~  + - * / // %  a if c else b
+//	filters     abs bool capitalize count d default first float int join last length list lower replace
+//	            reverse round safe split string title trim upper
+//	methods     capitalize count endswith get isalnum isalpha isascii isdigit islower isnumeric isspace
+//	            isupper join lower lstrip replace rstrip split startswith strip title upper
+//	tests       boolean defined divisibleby endingwith eq equalto even false float ge greaterthan gt in int
+//	            integer iterable le lessthan lt mapping ne none number odd sequence startingwith string true
+//	            undefined
+//
+// The variables are:
+//
+//	local_part, domain_part, email                       of the recipient
+//	sender_local_part, sender_domain_part, sender_email  of the sender; empty for the null sender
+//	queue, domain                                        of the queue
+//	campaign, tenant, routing_domain                     of the queue; none where it has none
+//	meta                                                 the message's metadata
+//
+// Local parts are without the quotes and backslashes of the envelope, so that "user"@example.com and
+// user@example.com are one Maildir, and keep their case: local_part|lower folds it. email and sender_email are
+// quoted where they have to be. Domains are A-labels in lower case. The default filter stands in for what is
+// undefined, as meta.nosuch is; tenant or 'x' also for what is none or empty. What is undefined or none and
+// reaches the output is refused: mail would share a directory by accident. A path that is not absolute begins
+// at the working directory.
+//
+// # What a value may do to the path
+//
+// What an expression with a variable in it renders to is a value. It fills in a part of one directory's name
+// and can never change the tree. These cannot be a part of a name: a slash, control characters, what is not
+// UTF-8, and a dot at the beginning of a name. Nor can a name be empty or longer than 255 bytes. By default
+// (unsafe_values = "refuse") a recipient with such a value fails: for good with 550 5.1.3 where it is the
+// recipient's own address that makes it so, else with 451 4.3.5, to be tried again after a minute. All else is
+// kept, be it a look-alike of a slash or a dot, a mark of text direction, or text in the form of a template.
+//
+// With unsafe_values = "encode" no value is refused, except for a missing one. Different values make
+// different names:
+//
+//	%XX     a byte, in hexadecimal, of a slash, of a control character, of what is not UTF-8, of a dot that
+//	        begins the name, and of every "%"
+//	%_      an empty value, where there would be no name without it
+//	%~HEX   what comes before it is the beginning of a value that was cut to make the name 255 bytes long, and
+//	        HEX is the SHA-256 of all of it: two such names are equal only if two values have the same digest
+//
+// That holds for one value in a name. Where a template puts two into one, as {{ tenant }}-{{ local_part }}
+// does, what is between them has to tell them apart: "a-b" and "c" make the same of it as "a" and "b-c".
+// Case and Unicode's normal forms are left alone, so that a file system that folds them, as is common on macOS
+// and Windows, folds names with them; and on Windows names that it does not have (CON, a dot at the end) are
+// refused either way.
+//
+// The directory that the template's own text names up to the first name with a value in it is the root:
+// /maildirs in /maildirs/{{ domain_part }}/{{ local_part }}, the whole path where there is no value. Symbolic links on
+// the way to it are followed wherever they lead; below it, only as far as they stay below.
 type Maildir struct {
-	// Path is the Maildir: a template in the manner of Jinja with the variables meta, queue, campaign,
-	// tenant, domain, routing_domain, local_part, domain_part, email, sender_local_part,
-	// sender_domain_part and sender_email. A value fills in a part of one directory name and can never
-	// change the tree. Directories that do not exist are created.
+	// Path is the path of the Maildir, a template as described above. Directories that do not exist are
+	// created.
 	Path string `config:"maildir_path" required:"true"`
 	// UnsafeValues is what is done about a value that cannot be a part of a name as it is: "refuse" (the
 	// default) fails the recipient, "encode" writes it in another way. See above.

@@ -121,6 +121,8 @@
 //	what                             KumoMTA                  here, and why
 //	a failed write to a Maildir      normal schedule          after one minute: its manual says so
 //	a recipient that climbs a path   used as it is            Permanent 5.1.3: an address must not choose where a file goes
+//	a value that hides a directory   used as it is            the same: ".ssh" is not for an address to name
+//	a symbolic link below the root   followed                 only as far as it stays below the root: see [Maildir]
 //	nil or undefined in a path       "none", or nothing       Transient, unless default('…') stands in: else mail shares a directory by accident
 //	a template fails for one         the others come again    Transient for that one, after one minute: a retry must not duplicate
 //	unknown key in smtp, protocol    ignored                  a config error: a misspelt mx_list must not mean the public MX
