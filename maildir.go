@@ -79,7 +79,8 @@ import (
 //
 // The directory that the template's own text names up to the first name with a value in it is the root:
 // /maildirs in /maildirs/{{ domain_part }}/{{ local_part }}, the whole path where there is no value. Symbolic links on
-// the way to it are followed wherever they lead; below it, only as far as they stay below.
+// the way to it are followed wherever they lead; below it, only as far as they stay below. cur, new and tmp are
+// names like any other, so a template should not let values put one Maildir into another.
 type Maildir struct {
 	// Path is the path of the Maildir, a template as described above. Directories that do not exist are
 	// created.
