@@ -85,6 +85,11 @@ type Maildir struct {
 	// Path is the path of the Maildir, a template as described above. Directories that do not exist are
 	// created.
 	Path string `config:"maildir_path" required:"true"`
+	// DirMode is the mode of every directory that is created, exactly; nil: the umask decides.
+	DirMode *Mode `config:"dir_mode"`
+	// FileMode is the mode of the files, exactly; nil: the umask decides.
+	FileMode *Mode `config:"file_mode"`
+
 	// UnsafeValues is what is done about a value that cannot be a part of a name as it is: "refuse" (the
 	// default) fails the recipient, "encode" writes it in another way. See above.
 	UnsafeValues string `config:"unsafe_values" default:"refuse" enum:"refuse,encode"`
@@ -93,10 +98,6 @@ type Maildir struct {
 	AddReturnPath bool `config:"add_return_path" default:"false"`
 	// AddDeliveredTo puts "Delivered-To: recipient" in front of the content. Both lines end with CRLF.
 	AddDeliveredTo bool `config:"add_delivered_to" default:"false"`
-	// DirMode is the mode of every directory that is created, exactly; nil: the umask decides.
-	DirMode *Mode `config:"dir_mode"`
-	// FileMode is the mode of the files, exactly; nil: the umask decides.
-	FileMode *Mode `config:"file_mode"`
 }
 
 // Validate says what is wrong with the table.
