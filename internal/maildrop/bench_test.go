@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,10 +46,7 @@ func BenchmarkDelivery(b *testing.B) {
 		simultaneous(b, 1, fresh(b, 1), func(dir string, _ int) error { return otherDelivery(dir, message) })
 	})
 	for _, n := range []int{1, 2, 4, 16, 256} {
-		for _, boxes := range []int{1, n} {
-			if boxes == 1 && n == 1 {
-				continue
-			}
+		for _, boxes := range slices.Compact([]int{1, n}) {
 			b.Run(fmt.Sprintf("Store/%d into %d", n, boxes), func(b *testing.B) {
 				var d Drop
 				b.ReportAllocs()

@@ -16,6 +16,7 @@ const maxNames = 100
 
 // delivery is one message on its way into one Maildir.
 type delivery struct {
+	ctx       context.Context // of the call that this is
 	drop      *Drop
 	disk      disk
 	root, rel string
@@ -31,57 +32,78 @@ type delivery struct {
 	size  int64
 	id    identity
 	stamp stamp
+	name  string // in new, once it is there
 
 	member member // of the group that shares its syncs
 }
 
 // store is the order of steps that the package documentation argues about.
-func (v *delivery) store(ctx context.Context, content func() (io.ReadCloser, error)) (name string, err error) {
+func (v *delivery) store(content func() (io.ReadCloser, error)) (name string, err error) {
+	ours := true
 	// Delivered or not, nothing stays in tmp or open. A delivered message is not given up for a name
 	// that cannot be removed.
-	defer v.drop.slots.later(v.tidy)
-	if err := v.inSlot(ctx, func() error { return v.write(ctx, content) }); err != nil {
+	defer func() {
+		if ours {
+			v.abandon()
+		}
+	}()
+	if err := v.inSlot(func() error { return v.write(content) }); err != nil {
 		return "", err
 	}
-	if err := v.sync(ctx, func() error { return v.fail("sync", v.tmp, v.file.Sync()) }); err != nil {
-		return "", err
+	if v.member.group == nil {
+		err = v.inSlot(v.commitAlone)
+	} else {
+		ours, err = v.member.commit(v.ctx, v)
 	}
-	if err := v.inSlot(ctx, func() error { name, err = v.publish(ctx); return err }); err != nil {
-		return "", err
+	if err == nil {
+		return v.name, nil
 	}
-	// From here on the delivery is finished, whatever the context says.
-	inbox := filepath.Join(v.dir, "new")
-	ctx = context.WithoutCancel(ctx)
-	if err := v.sync(ctx, func() error { return v.fail("sync", inbox, v.inbox.sync()) }); err != nil {
-		v.drop.slots.later(func() { _ = v.box.remove(filepath.Join("new", name)) })
-		return "", err
+	if _, ok := err.(*Error); !ok {
+		err = v.fail("deliver to", "", err)
 	}
-	return name, nil
+	return "", err
 }
 
 // inSlot runs system calls that may take their time.
-func (v *delivery) inSlot(ctx context.Context, work func() error) error {
-	if err := v.drop.slots.take(ctx); err != nil {
+func (v *delivery) inSlot(work func() error) error {
+	if err := v.drop.slots.take(v.ctx); err != nil {
 		return v.fail("deliver to", "", err)
 	}
 	defer v.drop.slots.give()
 	return work()
 }
 
-// sync makes durable what was done, by alone or with others.
-func (v *delivery) sync(ctx context.Context, alone func() error) error {
+// commitAlone makes the delivery durable by itself.
+func (v *delivery) commitAlone() error {
+	if err := v.syncContent(); err != nil {
+		return err
+	}
+	if err := v.publish(); err != nil {
+		return err
+	}
+	return v.syncLink()
+}
+
+func (v *delivery) syncContent() error {
 	if v.drop.NoSync {
 		return nil
 	}
-	if err := v.proceed(ctx); err != nil {
-		return err
-	}
-	err := v.member.sync(ctx, func() error { return v.inSlot(ctx, alone) })
-	if err != nil && err == ctx.Err() {
-		return v.fail("deliver to", "", err)
-	}
-	return err
+	return v.fail("sync", v.tmp, v.file.Sync())
 }
+
+func (v *delivery) syncLink() error {
+	if v.drop.NoSync {
+		return nil
+	}
+	err := v.inbox.sync()
+	if err != nil {
+		_ = v.box.remove(filepath.Join("new", v.name))
+	}
+	return v.fail("sync", "new", err)
+}
+
+// abandon tidies up, in a slot. Who waits for none while the disk hangs leaves it to others.
+func (v *delivery) abandon() { v.drop.slots.later(v.tidy) }
 
 // tidy ends what the delivery has open, and its name in tmp.
 func (v *delivery) tidy() {
@@ -96,6 +118,7 @@ func (v *delivery) tidy() {
 		_ = v.inbox.Close()
 	}
 	if v.box != nil {
+		v.cleanSometimes()
 		_ = v.box.Close()
 	}
 }
@@ -112,13 +135,13 @@ func (v *delivery) fail(op, path string, err error) error {
 }
 
 // proceed fails once the context has ended.
-func (v *delivery) proceed(ctx context.Context) error {
-	return v.fail("deliver to", "", ctx.Err())
+func (v *delivery) proceed() error {
+	return v.fail("deliver to", "", v.ctx.Err())
 }
 
 // write makes the file and puts the content into it.
-func (v *delivery) write(ctx context.Context, content func() (io.ReadCloser, error)) error {
-	if err := v.proceed(ctx); err != nil {
+func (v *delivery) write(content func() (io.ReadCloser, error)) error {
+	if err := v.proceed(); err != nil {
 		return err
 	}
 	message, err := content()
@@ -126,28 +149,28 @@ func (v *delivery) write(ctx context.Context, content func() (io.ReadCloser, err
 		return v.fail("open the message for", "", err)
 	}
 	defer message.Close()
-	if err := v.create(ctx); err != nil {
+	if err := v.create(); err != nil {
 		return err
 	}
-	return v.fill(ctx, message)
+	return v.fill(message)
 }
 
 // create makes the file, and the directories if need be.
-func (v *delivery) create(ctx context.Context) error {
+func (v *delivery) create() error {
 	err := v.enter()
 	if err == nil {
-		err = v.createFile(ctx)
+		err = v.createFile()
 	}
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return err
 	}
-	if err := v.makeMaildir(ctx); err != nil {
+	if err := v.makeMaildir(); err != nil {
 		return err
 	}
 	if err := v.enter(); err != nil {
 		return err
 	}
-	return v.createFile(ctx)
+	return v.createFile()
 }
 
 // enter opens the Maildir, and its new.
@@ -189,7 +212,7 @@ func (v *delivery) openBox() error {
 }
 
 // createFile makes a file without a name where that is possible, else one in tmp.
-func (v *delivery) createFile(ctx context.Context) error {
+func (v *delivery) createFile() error {
 	perm := creationMode(v.drop.FileMode, 0o666)
 	v.stamp = v.drop.newStamp()
 	if !v.drop.named.Load() {
@@ -203,7 +226,7 @@ func (v *delivery) createFile(ctx context.Context) error {
 		}
 	}
 	for range maxNames {
-		if err := v.proceed(ctx); err != nil {
+		if err := v.proceed(); err != nil {
 			return err
 		}
 		path := filepath.Join("tmp", v.stamp.tmpName())
@@ -221,7 +244,7 @@ func (v *delivery) createFile(ctx context.Context) error {
 }
 
 // fill puts the content into the file.
-func (v *delivery) fill(ctx context.Context, message io.Reader) error {
+func (v *delivery) fill(message io.Reader) error {
 	info, err := v.file.Stat()
 	if err != nil {
 		return v.fail("stat", v.tmp, err)
@@ -236,7 +259,7 @@ func (v *delivery) fill(ctx context.Context, message io.Reader) error {
 			return v.fail("chmod", v.tmp, err)
 		}
 	}
-	if err := v.copy(ctx, message); err != nil {
+	if err := v.copy(message); err != nil {
 		return err
 	}
 	// Writing takes setuid and setgid away from a file (write(2) on Linux).
@@ -245,18 +268,18 @@ func (v *delivery) fill(ctx context.Context, message io.Reader) error {
 			return v.fail("chmod", v.tmp, err)
 		}
 	}
-	return v.proceed(ctx)
+	return v.proceed()
 }
 
 // copy writes the message to the file piece by piece.
-func (v *delivery) copy(ctx context.Context, message io.Reader) error {
+func (v *delivery) copy(message io.Reader) error {
 	buffer, _ := v.drop.buffers.Get().(*[bufferSize]byte)
 	if buffer == nil {
 		buffer = new([bufferSize]byte)
 	}
 	defer v.drop.buffers.Put(buffer)
 	for idle := 0; ; idle++ {
-		if err := v.proceed(ctx); err != nil {
+		if err := v.proceed(); err != nil {
 			return err
 		}
 		n, err := message.Read(buffer[:])
@@ -281,27 +304,26 @@ func (v *delivery) copy(ctx context.Context, message io.Reader) error {
 }
 
 // publish gives the file its name in new.
-func (v *delivery) publish(ctx context.Context) (name string, err error) {
+func (v *delivery) publish() error {
 	if err := v.closeNamed(); err != nil {
-		return "", err
+		return err
 	}
 	for range maxNames {
-		if err := v.proceed(ctx); err != nil {
-			return "", err
+		if err := v.proceed(); err != nil {
+			return err
 		}
 		name := v.stamp.newName(v.id, v.size)
 		err := v.move(name)
-		switch {
-		case err == nil:
-			return name, nil
-		case !errors.Is(err, fs.ErrExist):
-			return "", v.fail("link", filepath.Join("new", name), err)
-		case v.isOurs(name):
-			return name, nil
+		if err == nil || errors.Is(err, fs.ErrExist) && v.isOurs(name) {
+			v.name = name
+			return nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return v.fail("link", filepath.Join("new", name), err)
 		}
 		v.stamp = v.drop.newStamp()
 	}
-	return "", v.fail("link", "new", fs.ErrExist)
+	return v.fail("link", "new", fs.ErrExist)
 }
 
 // closeNamed closes a file that has a name: some file systems tell only then what went wrong, and some

@@ -1,7 +1,6 @@
 package maildrop
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"path/filepath"
@@ -11,20 +10,20 @@ import (
 
 // makeMaildir makes what is missing of the Maildir and of the path to it. Others may be doing the same
 // at the same time, here or in another process; every one of them syncs what its own delivery needs.
-func (v *delivery) makeMaildir(ctx context.Context) error {
+func (v *delivery) makeMaildir() error {
 	v.made = true
 	root := maker{v, v.disk, ""}
-	if err := root.makePath(ctx, v.root); err != nil {
+	if err := root.makePath(v.root); err != nil {
 		return err
 	}
 	if v.box == nil {
-		if err := v.makeBox(ctx); err != nil {
+		if err := v.makeBox(); err != nil {
 			return err
 		}
 	}
 	box := maker{v, v.box, v.dir}
 	for _, names := range [][]string{{"cur", "new"}, {"tmp"}} {
-		if err := v.proceed(ctx); err != nil {
+		if err := v.proceed(); err != nil {
 			return err
 		}
 		for _, name := range names {
@@ -41,7 +40,7 @@ func (v *delivery) makeMaildir(ctx context.Context) error {
 
 // makeBox makes the Maildir's own directory and what is missing between the root and it, and opens
 // it.
-func (v *delivery) makeBox(ctx context.Context) error {
+func (v *delivery) makeBox() error {
 	if v.rel != "." {
 		root, err := v.disk.open(v.root)
 		if err != nil {
@@ -49,7 +48,7 @@ func (v *delivery) makeBox(ctx context.Context) error {
 		}
 		defer root.Close()
 		below := maker{v, root, v.root}
-		if err := below.makePath(ctx, v.rel); err != nil {
+		if err := below.makePath(v.rel); err != nil {
 			return err
 		}
 	}
@@ -68,7 +67,7 @@ func (m maker) fail(op, path string, err error) error {
 }
 
 // makePath makes a directory and its missing parents.
-func (m maker) makePath(ctx context.Context, path string) error {
+func (m maker) makePath(path string) error {
 	found, missing, err := m.findPath(path)
 	if err != nil {
 		return err
@@ -81,7 +80,7 @@ func (m maker) makePath(ctx context.Context, path string) error {
 		}
 	}
 	for _, path := range missing {
-		if err := m.proceed(ctx); err != nil {
+		if err := m.proceed(); err != nil {
 			return err
 		}
 		if err := m.makeDir(path); err != nil {

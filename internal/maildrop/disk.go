@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 )
 
@@ -40,7 +39,8 @@ type tree interface {
 	openDir(path string) (directory, error)
 	link(oldPath, newPath string) error   // fs.ErrExist in the same way
 	rename(oldPath, newPath string) error // fs.ErrExist in the same way
-	list(dir string, most int) ([]fs.FileInfo, error)
+	// list calls visit for what is in a directory, up to its first error; links are not followed.
+	list(dir string, visit func(fs.FileInfo) error) error
 	io.Closer
 }
 
@@ -151,23 +151,30 @@ func (t osTree) create(path string, perm fs.FileMode) (file, error) {
 }
 
 // list leaves out what vanishes meanwhile.
-func (t osTree) list(dir string, most int) ([]fs.FileInfo, error) {
+func (t osTree) list(dir string, visit func(fs.FileInfo) error) error {
 	f, err := t.root.OpenFile(dir, os.O_RDONLY|openDirectory, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(most)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	infos := make([]fs.FileInfo, 0, len(names))
-	for _, name := range names {
-		if info, err := t.root.Lstat(filepath.Join(dir, name)); err == nil {
-			infos = append(infos, info)
+	for {
+		names, err := f.Readdirnames(256)
+		for _, name := range names {
+			info, err := t.root.Lstat(filepath.Join(dir, name))
+			if err != nil {
+				continue
+			}
+			if err := visit(info); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return slices.Clip(infos), nil
 }
 
 // osDirectory is an open directory of the operating system.

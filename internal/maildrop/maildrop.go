@@ -87,6 +87,7 @@ type Drop struct {
 	slots     *slots        // for Threads
 	opened    chan struct{} // has room for Open
 	groups    groups
+	cleaned   cleaned
 	counter   atomic.Uint64 // of file names
 	buffers   sync.Pool     // of *[bufferSize]byte
 	named     atomic.Bool   // files must have a name from the beginning
@@ -155,28 +156,28 @@ func (e *Error) Unwrap() error { return e.Err }
 // file system let it be removed; while all Threads are busy, the name in tmp goes once the next of
 // them comes back. Directories that were created stay.
 func (d *Drop) Store(ctx context.Context, root, rel string, content func() (io.ReadCloser, error)) (name string, err error) {
-	v, err := d.newDelivery(root, rel)
+	v, err := d.newDelivery(ctx, root, rel)
 	if err != nil {
 		return "", err
 	}
-	if err := v.proceed(ctx); err != nil {
+	if err := v.proceed(); err != nil {
 		return "", err
 	}
 	select {
 	case d.opened <- struct{}{}:
 		defer func() { <-d.opened }()
 	case <-ctx.Done():
-		return "", v.proceed(ctx)
+		return "", v.proceed()
 	}
-	return v.store(ctx, content)
+	return v.store(content)
 }
 
-func (d *Drop) newDelivery(root, rel string) (*delivery, error) {
+func (d *Drop) newDelivery(ctx context.Context, root, rel string) (*delivery, error) {
 	if err := d.check(root, rel); err != nil {
 		return nil, err
 	}
 	d.startOnce.Do(d.start)
-	v := &delivery{drop: d, disk: d.disk, root: root, rel: rel, dir: filepath.Join(root, rel)}
+	v := &delivery{ctx: ctx, drop: d, disk: d.disk, root: root, rel: rel, dir: filepath.Join(root, rel)}
 	if v.disk == nil {
 		v.disk = osDisk{}
 	}

@@ -22,11 +22,14 @@ type stamp struct {
 }
 
 func (d *Drop) newStamp() stamp {
-	now := time.Now
+	return stamp{d.clock(), d.counter.Add(1), os.Getpid(), d.host}
+}
+
+func (d *Drop) clock() time.Time {
 	if d.now != nil {
-		now = d.now
+		return d.now()
 	}
-	return stamp{now(), d.counter.Add(1), os.Getpid(), d.host}
+	return time.Now()
 }
 
 // tmpName is SECS.#COUNTERMNANOSPPID.HOST, the counter in hex.
