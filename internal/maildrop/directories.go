@@ -16,10 +16,8 @@ func (v *delivery) makeMaildir() error {
 	if err := root.makePath(v.root); err != nil {
 		return err
 	}
-	if v.box == nil {
-		if err := v.makeBox(); err != nil {
-			return err
-		}
+	if err := v.makeBox(); err != nil {
+		return err
 	}
 	box := maker{v, v.box, v.dir}
 	for _, names := range [][]string{{"cur", "new"}, {"tmp"}} {
@@ -51,6 +49,9 @@ func (v *delivery) makeBox() error {
 		if err := below.makePath(v.rel); err != nil {
 			return err
 		}
+	}
+	if v.box != nil {
+		return nil
 	}
 	return v.openBox()
 }
