@@ -37,7 +37,8 @@ type delivery struct {
 	member member // of the group that shares its syncs
 }
 
-// store is the order of steps that the package documentation argues about.
+// store is the order of steps that the package documentation argues about. It gives back the room in
+// opened that its caller took.
 func (v *delivery) store(content func() (io.ReadCloser, error)) (name string, err error) {
 	ours := true
 	// Delivered or not, nothing stays in tmp or open. A delivered message is not given up for a name
@@ -102,8 +103,14 @@ func (v *delivery) syncLink() error {
 	return v.fail("sync", "new", err)
 }
 
-// abandon tidies up, in a slot. Who waits for none while the disk hangs leaves it to others.
-func (v *delivery) abandon() { v.drop.slots.later(v.tidy) }
+// abandon tidies up, in a slot, and makes room for another delivery. Who waits for no slot while the
+// disk hangs leaves it to others.
+func (v *delivery) abandon() {
+	v.drop.slots.later(func() {
+		v.tidy()
+		<-v.drop.opened
+	})
+}
 
 // tidy ends what the delivery has open, and its name in tmp.
 func (v *delivery) tidy() {

@@ -4,6 +4,7 @@ package maildrop
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -202,5 +203,92 @@ func TestWhatIsInTheWay(t *testing.T) {
 				t.Errorf("the file is now %q, %v", got, err)
 			}
 		})
+	}
+}
+
+// TestConfinement: below the root no symbolic link leads out of it, and in the Maildir none out of the
+// Maildir.
+func TestConfinement(t *testing.T) {
+	for _, tt := range []struct {
+		name, link, target string // the link is below the root; "OUTSIDE" and "ROOT" stand for paths
+		rel, there         string // there is where it is delivered to, below the root, or "" if it fails
+	}{
+		{"no link", "x", "a", "a/u", "a/u"},
+		{"relative, inside", "b", "a", "b/u", "a/u"},
+		{"relative, inside, deep", "a/x", "../c", "a/x/u", "c/u"},
+		{"the Maildir, inside", "b/u", "../a/v", "b/u", "a/v"},
+		{"absolute, outside", "b", "OUTSIDE", "b/u", ""},
+		{"absolute, inside", "b", "ROOT/a", "b/u", ""},
+		{"climbing out", "b", "../outside", "b/u", ""},
+		{"climbing out and back", "b", "../root/a", "b/u", ""},
+		{"the Maildir, outside", "a/u", "../../outside", "a/u", ""},
+		{"new, outside", "a/u/new", "OUTSIDE", "a/u", ""},
+		{"tmp, outside", "a/u/tmp", "OUTSIDE", "a/u", ""},
+		{"cur, outside", "a/u/cur", "OUTSIDE", "a/u", ""},
+		{"new, beside the Maildir", "a/u/new", "../v", "a/u", ""},
+		{"dangling, outside", "b", "../outside/more", "b/u", ""},
+		{"loop", "b", "b", "b/u", ""},
+	} {
+		for _, named := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, named %v", tt.name, named), func(t *testing.T) {
+				top := t.TempDir()
+				root, outside := filepath.Join(top, "root"), filepath.Join(top, "outside")
+				link := filepath.Join(root, tt.link)
+				for _, dir := range []string{root, outside, filepath.Join(root, "a", "v"), filepath.Join(root, "c"), filepath.Dir(link)} {
+					if err := os.MkdirAll(dir, 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.Symlink(strings.NewReplacer("OUTSIDE", outside, "ROOT", root).Replace(tt.target), link); err != nil {
+					t.Fatal(err)
+				}
+				var d Drop
+				d.named.Store(named)
+				for _, known := range []bool{false, true} { // the Maildir is there the second time
+					name, err := d.Store(t.Context(), root, tt.rel, text("hello"))
+					if (err == nil) != (tt.there != "") {
+						t.Fatalf("known %v: %v", known, err)
+					}
+					if err != nil {
+						continue
+					}
+					if got := files(t, filepath.Join(root, tt.there, "new")); got[name] != "hello" {
+						t.Errorf("%s holds %q", tt.there, got)
+					}
+				}
+				wantNames(t, top, "outside", "root")
+				wantNames(t, outside)
+				if err := d.Clean(t.Context(), root, tt.rel); tt.there != "" && err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// TestPipeInTheWay: a pipe under a directory's name makes nobody wait for its other end.
+func TestPipeInTheWay(t *testing.T) {
+	for _, at := range []string{"pipe", "u/new", "u/tmp", "u/cur"} {
+		root := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(root, "u"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mkfifo(filepath.Join(root, at), 0o600); err != nil {
+			t.Skip(err)
+		}
+		var d Drop
+		for _, rel := range []string{"u", "pipe", "pipe/u"} {
+			if at != "pipe" && rel != "u" || at == "pipe" && rel == "u" {
+				continue
+			}
+			if _, err := d.Store(t.Context(), root, rel, text("x")); !errors.Is(err, syscall.ENOTDIR) {
+				t.Errorf("%s into %s: %v", at, rel, err)
+			}
+			if at == "pipe" {
+				if _, err := d.Store(t.Context(), filepath.Join(root, rel), ".", text("x")); !errors.Is(err, syscall.ENOTDIR) {
+					t.Errorf("%s as the root: %v", rel, err)
+				}
+			}
+		}
 	}
 }

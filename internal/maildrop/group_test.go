@@ -247,6 +247,7 @@ func TestGroupAndContext(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		time.Sleep(10 * time.Hour)
+		synctest.Wait()
 		leader.want(t, "content", "publish")
 		stays.want(t, "publish")
 		gone.want(t, "abandon")
@@ -267,45 +268,48 @@ func TestGroupAndContext(t *testing.T) {
 // files open.
 func TestThreads(t *testing.T) {
 	root := t.TempDir()
-	var busy, most, open, mostOpen atomic.Int64
-	note := func(n, most *atomic.Int64) {
-		for now := n.Add(1); ; {
-			seen := most.Load()
-			if now <= seen || most.CompareAndSwap(seen, now) {
-				return
+	dir := makeMaildir(t, filepath.Join(root, "u"))
+	synctest.Test(t, func(t *testing.T) {
+		var busy, most, open, mostOpen atomic.Int64
+		note := func(n, most *atomic.Int64) {
+			for now := n.Add(1); ; {
+				seen := most.Load()
+				if now <= seen || most.CompareAndSwap(seen, now) {
+					return
+				}
 			}
 		}
-	}
-	disk := &scriptedDisk{unnamed: true, volumes: true,
-		before: func(_ int, op, path string) error {
-			note(&busy, &most)
-			if op == "create" {
-				note(&open, &mostOpen)
-			}
-			return nil
-		},
-		after: func(op, path string, err error) error {
-			busy.Add(-1)
-			if op == "close" {
-				open.Add(-1)
-			}
-			return err
-		},
-	}
-	d := Drop{Threads: 3, Open: 10, disk: disk}
-	dir := makeMaildir(t, filepath.Join(root, "u"))
-	var wait sync.WaitGroup
-	for range 100 {
-		wait.Go(func() {
-			if _, err := d.Store(t.Context(), root, "u", text("x")); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wait.Wait()
-	if most.Load() > 4 || mostOpen.Load() > 10 || busy.Load() != 0 || open.Load() != 0 {
-		t.Errorf("%d at a time, %d open at a time; %d and %d are left", most.Load(), mostOpen.Load(), busy.Load(), open.Load())
-	}
+		disk := &scriptedDisk{unnamed: true, volumes: true,
+			before: func(_ int, op, path string) error {
+				note(&busy, &most)
+				if op == "create" {
+					note(&open, &mostOpen)
+				}
+				time.Sleep(time.Millisecond)
+				return nil
+			},
+			after: func(op, path string, err error) error {
+				busy.Add(-1)
+				if op == "close" {
+					open.Add(-1)
+				}
+				return err
+			},
+		}
+		d := Drop{Threads: 3, Open: 10, disk: disk}
+		var wait sync.WaitGroup
+		for range 100 {
+			wait.Go(func() {
+				if _, err := d.Store(t.Context(), root, "u", text("x")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wait.Wait()
+		if most.Load() < 3 || most.Load() > 4 || mostOpen.Load() < 4 || mostOpen.Load() > 10 || busy.Load() != 0 || open.Load() != 0 {
+			t.Errorf("%d at a time, %d open at a time; %d and %d are left", most.Load(), mostOpen.Load(), busy.Load(), open.Load())
+		}
+	})
 	if got := len(files(t, filepath.Join(dir, "new"))); got != 100 {
 		t.Errorf("%d delivered", got)
 	}

@@ -165,7 +165,6 @@ func (d *Drop) Store(ctx context.Context, root, rel string, content func() (io.R
 	}
 	select {
 	case d.opened <- struct{}{}:
-		defer func() { <-d.opened }()
 	case <-ctx.Done():
 		return "", v.proceed()
 	}
