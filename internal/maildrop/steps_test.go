@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -67,6 +69,65 @@ func TestOrderOfSteps(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
 			}
 		})
+	}
+}
+
+// TestOrderOfStepsTogether: the same with files without a name, and in a group that one delivery has
+// for itself and that others join.
+func TestOrderOfStepsTogether(t *testing.T) {
+	root := t.TempDir()
+	makeMaildir(t, filepath.Join(root, "u"))
+	disk := &scriptedDisk{root: root, unnamed: true, volumes: true}
+	d := Drop{disk: disk}
+	var wait sync.WaitGroup
+	var store func(name string)
+	store = func(name string) {
+		if _, err := d.Store(t.Context(), root, "u", text(name)); err != nil {
+			t.Error(err)
+		}
+	}
+	joined := 0
+	disk.before = func(_ int, op, path string) error {
+		if op == "fsync" && joined == 0 { // the first syncs by itself, and two come
+			for range 2 {
+				joined++
+				wait.Go(func() { store("more") })
+			}
+			for waiting := 0; waiting < joined; {
+				runtime.Gosched()
+				d.groups.mu.Lock()
+				for _, g := range d.groups.byDevice {
+					g.mu.Lock()
+					waiting = len(g.written)
+					g.mu.Unlock()
+				}
+				d.groups.mu.Unlock()
+			}
+		}
+		return nil
+	}
+	store("first")
+	wait.Wait()
+	if t.Failed() {
+		return
+	}
+	began := []string{"create /u/tmp", "fstat /u/tmp", "open volume", "write /u/tmp", "fsync /u/tmp"}
+	// What the two do before they wait may mix.
+	want := []string{
+		"link /u/new",                // the first's
+		"syncfs ",                    // its link, and their contents
+		"link /u/new", "link /u/new", // theirs
+		"syncfs ",
+	}
+	got := slices.DeleteFunc(slices.Clone(disk.log), func(s string) bool {
+		op, place, _ := strings.Cut(s, " ")
+		return op == "stat" || op == "close" || op == "open" && place != "volume"
+	})
+	if !slices.Equal(got[:len(began)], began) {
+		t.Errorf("began with %q, want %q", got, began)
+	}
+	if i := slices.Index(got, "link /u/new"); !slices.Equal(got[i:], want) {
+		t.Errorf("went on with %q, want %q", got[i:], want)
 	}
 }
 
