@@ -348,7 +348,7 @@ func (v *delivery) closeNamed() error {
 func (v *delivery) move(name string) error {
 	if !v.named {
 		err := v.inbox.link(v.file, name)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		if err != nil && (noLinks(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
 			// Should it be that files without a name cannot get one here, the next try has one.
 			v.drop.named.Store(true)
 		}

@@ -31,7 +31,7 @@ type Drop struct {
 	// with any part of the content.
 	NoSync bool
 	// Threads is how many calls may be in system calls at a time, beside one for each file system
-	// that syncs; 0 means 64. The others wait for their turn.
+	// that syncs; 0 means 64. Reading the message counts as one. The others wait for their turn.
 	Threads int
 	// Open is how many calls may have files open at a time; 0 means 256. The others wait for their turn.
 	Open int
