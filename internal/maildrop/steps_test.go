@@ -80,8 +80,7 @@ func TestOrderOfStepsTogether(t *testing.T) {
 	disk := &scriptedDisk{root: root, unnamed: true, volumes: true}
 	d := Drop{disk: disk}
 	var wait sync.WaitGroup
-	var store func(name string)
-	store = func(name string) {
+	store := func(name string) {
 		if _, err := d.Store(t.Context(), root, "u", text(name)); err != nil {
 			t.Error(err)
 		}
