@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -93,6 +96,10 @@ type Maildir struct {
 	// UnsafeValues is what is done about a value that cannot be a part of a name as it is: "refuse" (the
 	// default) fails the recipient, "encode" writes it in another way. See above.
 	UnsafeValues string `config:"unsafe_values" default:"refuse" enum:"refuse,encode"`
+	// NoSync trades durability for speed: a delivery is reported when the message is whole in new for all who look,
+	// and not only when it would survive the end of the power too. Then a machine that stops may lose
+	// messages that were reported, or keep names of theirs with any part of the content.
+	NoSync bool `config:"no_sync" default:"false"`
 	// AddReturnPath puts "Return-Path: <sender>" in front of the content, as RFC 5321 section 4.4 asks of
 	// whoever makes the final delivery; of the null sender it is "<>". One that is there already stays.
 	AddReturnPath bool `config:"add_return_path" default:"false"`
@@ -141,16 +148,15 @@ const maildirRetry = time.Minute
 type maildirEngine struct {
 	config   *Maildir
 	template *pathTemplate
-	drop     maildrop.Drop
+	drop     *maildrop.Drop // the Runtime's
 }
 
-func newMaildirEngine(c *Maildir) (*maildirEngine, error) {
+func newMaildirEngine(c *Maildir, drop *maildrop.Drop) (*maildirEngine, error) {
 	t, err := compilePath(c.Path, c.UnsafeValues)
 	if err != nil {
 		return nil, decode.In("protocol.maildir_path", err)
 	}
-	return &maildirEngine{config: c, template: t, drop: maildrop.Drop{
-		DirMode: (*uint32)(c.DirMode), FileMode: (*uint32)(c.FileMode)}}, nil
+	return &maildirEngine{config: c, template: t, drop: drop}, nil
 }
 
 func (e *maildirEngine) readyName(queue QueueName) string {
@@ -174,30 +180,89 @@ func (e *maildirEngine) plan(_ context.Context, a *attempt) (Plan, error) {
 	return p, nil
 }
 
+// deliver stores all recipients' copies at once, so that they share their waits for the disk.
 func (e *maildirEngine) deliver(ctx context.Context, a *attempt) {
 	session := &Session{ID: newID(), Protocol: "maildir", ReadyName: e.readyName(a.queue)}
+	copies := e.copies(a)
+	together(min(len(copies), maxCopies), len(copies), func(i int) {
+		c := &copies[i]
+		c.result = e.store(ctx, a, c)
+	})
+	for i := range copies {
+		c := &copies[i]
+		if c.result.Status != Unsent {
+			c.result.Session = session
+		}
+		a.settle(c.rcpt, c.result)
+	}
+}
+
+// maxCopies bounds how many copies of one message are under way at a time. How many files are open and how
+// many threads wait is up to maildrop, over all messages.
+const maxCopies = 256
+
+// mailCopy is one recipient's copy, on its way.
+type mailCopy struct {
+	rcpt   *recipient
+	at     place
+	err    error // of the path
+	result Result
+}
+
+// copies renders the paths, all before any of them is written to.
+func (e *maildirEngine) copies(a *attempt) []mailCopy {
+	copies := make([]mailCopy, len(a.rcpts))
 	paths := e.template.of(a)
 	for i := range a.rcpts {
-		r := &a.rcpts[i]
-		var res Result
-		if err := ctx.Err(); err != nil {
-			res = unsent(context.Cause(ctx))
-		} else {
-			res = e.store(ctx, a, r, paths)
-			res.Session = session
+		c := &copies[i]
+		c.rcpt = &a.rcpts[i]
+		c.at, c.err = paths.render(c.rcpt.Address)
+	}
+	return copies
+}
+
+// together does work 0 to n-1, at most workers at a time. If the work panics, so does the caller, once no
+// other is under way.
+func together(workers, n int, work func(int)) {
+	if workers <= 1 {
+		for i := range n {
+			work(i)
 		}
-		a.settle(r, res)
+		return
+	}
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	var panicked atomic.Pointer[any]
+	for range workers {
+		wait.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					panicked.CompareAndSwap(nil, &p)
+				}
+			}()
+			for i := next.Add(1) - 1; i < int64(n) && panicked.Load() == nil; i = next.Add(1) - 1 {
+				work(int(i))
+			}
+		})
+	}
+	wait.Wait()
+	if p := panicked.Load(); p != nil {
+		panic(*p)
 	}
 }
 
 // store writes one recipient's copy.
-func (e *maildirEngine) store(ctx context.Context, a *attempt, r *recipient, paths *paths) Result {
-	to := r.Address.String()
-	at, err := paths.render(r.Address)
-	if err != nil {
-		return noPath(to, err)
+func (e *maildirEngine) store(ctx context.Context, a *attempt, c *mailCopy) Result {
+	to := c.rcpt.Address.String()
+	if err := ctx.Err(); err != nil {
+		return unsent(context.Cause(ctx))
 	}
-	id, err := e.drop.Store(ctx, at.root, at.rel, headed(e.config.headers(a.sender, r.Address), a.msg.Body))
+	if c.err != nil {
+		return noPath(to, c.err)
+	}
+	id, err := e.drop.Store(ctx, maildrop.Maildir{Root: c.at.root, Rel: c.at.rel,
+		DirMode: (*uint32)(e.config.DirMode), FileMode: (*uint32)(e.config.FileMode), NoSync: e.config.NoSync},
+		headed(e.config.headers(a.sender, c.rcpt.Address), a.msg.Body))
 	if err == nil {
 		return Result{Status: Delivered, Response: Response{
 			Code: 200, Text: fmt.Sprintf("%s: wrote to maildir with id=%s", to, id)}}
@@ -303,13 +368,23 @@ func noPath(to string, err error) Result {
 
 // diskStatus is the enhanced code for a failure to write (RFC 3463 sections 3.3 and 3.4).
 func diskStatus(err error) EnhancedCode {
-	switch {
-	case errors.Is(err, syscall.ENOSPC):
-		return EnhancedCode{4, 3, 1} // mail system full
-	case errors.Is(err, syscall.EDQUOT):
-		return EnhancedCode{4, 2, 2} // mailbox full
+	for _, known := range []struct {
+		status EnhancedCode
+		errnos []error
+	}{
+		{EnhancedCode{4, 2, 2}, []error{syscall.EDQUOT}},                                // mailbox full
+		{EnhancedCode{4, 3, 1}, []error{syscall.ENOSPC}},                                // mail system full
+		{EnhancedCode{4, 3, 2}, []error{syscall.EROFS, syscall.EMFILE, syscall.ENFILE}}, // system not accepting messages
+		{EnhancedCode{4, 3, 5}, []error{fs.ErrPermission, fs.ErrNotExist, fs.ErrInvalid, // system incorrectly configured
+			syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG}},
+	} {
+		for _, errno := range known.errnos {
+			if errors.Is(err, errno) {
+				return known.status
+			}
+		}
 	}
-	return EnhancedCode{4, 3, 0} // other mail system status
+	return EnhancedCode{4, 3, 0} // other or undefined mail system status, such as EIO
 }
 
 func (e *maildirEngine) close() {}

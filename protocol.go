@@ -192,11 +192,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/emersion/go-maildir"
 	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/egress"
 	"github.com/mtadelivery/delivery/internal/kumo"
+	"github.com/mtadelivery/delivery/internal/maildrop"
 	"github.com/mtadelivery/delivery/internal/mtasts"
 	"github.com/mtadelivery/delivery/internal/ready"
 	"github.com/mtadelivery/delivery/internal/sessions"
@@ -262,10 +264,16 @@ type PlannedHost struct {
 // PlannedPath is where one recipient's copy would go.
 type PlannedPath struct {
 	Recipient string
-	Path      string
+	// Path is that of the Maildir. It need not exist yet.
+	Path string
 	// Err says why there is no path: the recipient would be refused or deferred for it.
 	Err error
 }
+
+// Dir is the Maildir for a reader, for its messages and their flags. What Deliver stores is in its new until
+// Unseen moves it to cur. Its writer (Create, maildir.NewDelivery) is not the one of Deliver: it syncs nothing and
+// knows no modes.
+func (p PlannedPath) Dir() maildir.Dir { return maildir.Dir(p.Path) }
 
 // Message is one message with its envelope, as the host's queue holds it.
 type Message struct {
@@ -1308,6 +1316,7 @@ type runtimeState struct {
 	smtp      sessions.Pool[*smtpSession]
 	peers     smtpclient.Peers
 	lua       sessions.Pool[*luaSession]
+	drop      maildrop.Drop
 	resolver  Resolver
 	own       io.Closer       // the resolver, if it is ours
 	http      *http.Transport // if it is ours
@@ -1368,7 +1377,7 @@ type engine interface {
 func (r *Runtime) newEngine(c QueueConfig) (engine, error) {
 	switch p := c.Protocol; {
 	case p.Maildir != nil:
-		e, err := newMaildirEngine(p.Maildir)
+		e, err := newMaildirEngine(p.Maildir, &r.ready().drop)
 		return boundEngine{e, r}, err
 	case p.CustomLua != nil:
 		return boundEngine{newLuaEngine(r, p.CustomLua, c.EgressPool), r}, nil

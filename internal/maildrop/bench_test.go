@@ -52,7 +52,7 @@ func BenchmarkDelivery(b *testing.B) {
 				var d Drop
 				b.ReportAllocs()
 				simultaneous(b, n, fresh(b, boxes), func(dir string, _ int) error {
-					_, err := d.Store(b.Context(), filepath.Dir(dir), filepath.Base(dir), text(message))
+					_, err := d.Store(b.Context(), Maildir{Root: filepath.Dir(dir), Rel: filepath.Base(dir)}, text(message))
 					return err
 				})
 			})
@@ -62,14 +62,14 @@ func BenchmarkDelivery(b *testing.B) {
 		var d Drop
 		root := fresh(b, 1)[0]
 		simultaneous(b, 1, []string{root}, func(_ string, id int) error {
-			_, err := d.Store(b.Context(), root, strconv.Itoa(id), text(message))
+			_, err := d.Store(b.Context(), Maildir{Root: root, Rel: strconv.Itoa(id)}, text(message))
 			return err
 		})
 	})
 	b.Run("Store/NoSync", func(b *testing.B) {
-		d := Drop{NoSync: true}
+		var d Drop
 		simultaneous(b, 1, fresh(b, 1), func(dir string, _ int) error {
-			_, err := d.Store(b.Context(), filepath.Dir(dir), filepath.Base(dir), text(message))
+			_, err := d.Store(b.Context(), Maildir{Root: filepath.Dir(dir), Rel: filepath.Base(dir), NoSync: true}, text(message))
 			return err
 		})
 	})
@@ -99,7 +99,7 @@ func BenchmarkTimesBare(b *testing.B) {
 					}
 					loop := together(b, 1, 100, []string{beside}, func(dir string, id int) error { return bareDelivery(dir, id, message) })
 					store := together(b, n, 100+10*n, rels, func(rel string, _ int) error {
-						_, err := d.Store(b.Context(), root, rel, text(message))
+						_, err := d.Store(b.Context(), Maildir{Root: root, Rel: rel}, text(message))
 						return err
 					})
 					times = append(times, store/loop)

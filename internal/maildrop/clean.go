@@ -20,14 +20,14 @@ const (
 	cleanKnown = 4096
 )
 
-// Clean removes the files in tmp of the Maildir at root/rel, paths as those of Store, that nobody has
-// written to for more than 36 hours: a process or machine that died left them there. It goes on where
-// one cannot be removed, and returns the first error. A Maildir that is not there is clean.
+// Clean removes the files in tmp of a Maildir that nobody has written to for more than 36 hours: a
+// process or machine that died left them there. It goes on where one cannot be removed, and returns the
+// first error. A Maildir that is not there is clean.
 //
 // Store does the same for the Maildirs it delivers to, at most once an hour for each and for a bounded
 // number of files at a time.
-func (d *Drop) Clean(ctx context.Context, root, rel string) error {
-	v, err := d.newDelivery(ctx, root, rel)
+func (d *Drop) Clean(ctx context.Context, of Maildir) error {
+	v, err := d.newDelivery(ctx, of)
 	if err != nil {
 		return err
 	}

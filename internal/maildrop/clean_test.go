@@ -56,23 +56,23 @@ func TestClean(t *testing.T) {
 	dir := makeMaildir(t, filepath.Join(root, "a", "u"))
 	leftovers(t, dir, now)
 	d := Drop{now: func() time.Time { return now }}
-	if err := d.Clean(t.Context(), root, filepath.Join("a", "u")); err != nil {
+	if err := d.Clean(t.Context(), Maildir{Root: root, Rel: filepath.Join("a", "u")}); err != nil {
 		t.Fatal(err)
 	}
 	wantNames(t, filepath.Join(dir, "tmp"), "ahead", "directory", "fresh")
 	wantNames(t, filepath.Join(dir, "new"), "old")
 	wantNames(t, filepath.Join(dir, "cur"), "old")
 	for _, rel := range []string{"nobody", filepath.Join("a", "nobody", "x")} {
-		if err := d.Clean(t.Context(), root, rel); err != nil {
+		if err := d.Clean(t.Context(), Maildir{Root: root, Rel: rel}); err != nil {
 			t.Errorf("%s: %v", rel, err)
 		}
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := d.Clean(ended, root, "."); !errors.Is(err, context.Canceled) {
+	if err := d.Clean(ended, Maildir{Root: root}); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end: %v", err)
 	}
-	if err := d.Clean(t.Context(), root, ".."); !errors.Is(err, fs.ErrInvalid) {
+	if err := d.Clean(t.Context(), Maildir{Root: root, Rel: ".."}); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("..: %v", err)
 	}
 }
@@ -96,12 +96,12 @@ func TestCleanGoesOn(t *testing.T) {
 		return nil
 	}}
 	d := Drop{disk: disk}
-	if err := d.Clean(t.Context(), dir, "."); !errors.Is(err, syscall.EIO) {
+	if err := d.Clean(t.Context(), Maildir{Root: dir}); !errors.Is(err, syscall.EIO) {
 		t.Error(err)
 	}
 	wantNames(t, filepath.Join(dir, "tmp"), "2")
 	// A delivery does not mind.
-	if _, err := d.Store(t.Context(), dir, ".", text("x")); err != nil {
+	if _, err := d.Store(t.Context(), Maildir{Root: dir}, text("x")); err != nil {
 		t.Error(err)
 	}
 }
@@ -112,7 +112,7 @@ func TestStoreCleans(t *testing.T) {
 	d := Drop{now: func() time.Time { return now }}
 	store := func() {
 		t.Helper()
-		if _, err := d.Store(t.Context(), dir, ".", text("x")); err != nil {
+		if _, err := d.Store(t.Context(), Maildir{Root: dir}, text("x")); err != nil {
 			t.Fatal(err)
 		}
 	}

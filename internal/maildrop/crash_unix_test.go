@@ -198,7 +198,7 @@ func (d *memDisk) deliver(t *testing.T, drop *Drop, messages ...string) []error 
 	var wait sync.WaitGroup
 	for i, message := range messages {
 		wait.Go(func() {
-			_, errs[i] = drop.Store(t.Context(), filepath.Dir(mailbox), filepath.Base(mailbox), text(message))
+			_, errs[i] = drop.Store(t.Context(), Maildir{Root: filepath.Dir(mailbox), Rel: filepath.Base(mailbox)}, text(message))
 			if errs[i] == nil {
 				d.report(message)
 			}

@@ -16,11 +16,11 @@ const maxNames = 100
 
 // delivery is one message on its way into one Maildir.
 type delivery struct {
-	ctx       context.Context // of the call that this is
-	drop      *Drop
-	disk      disk
-	root, rel string
-	dir       string // the Maildir: root and rel
+	ctx  context.Context // of the call that this is
+	drop *Drop
+	disk disk
+	to   Maildir
+	dir  string // to.Root and to.Rel
 
 	box   tree      // the Maildir, open
 	inbox directory // its new, open
@@ -86,14 +86,14 @@ func (v *delivery) commitAlone() error {
 }
 
 func (v *delivery) syncContent() error {
-	if v.drop.NoSync {
+	if v.to.NoSync {
 		return nil
 	}
 	return v.fail("sync", v.tmp, v.file.Sync())
 }
 
 func (v *delivery) syncLink() error {
-	if v.drop.NoSync {
+	if v.to.NoSync {
 		return nil
 	}
 	err := v.inbox.sync()
@@ -201,16 +201,16 @@ func (v *delivery) enter() error {
 }
 
 func (v *delivery) openBox() error {
-	root, err := v.disk.open(v.root)
+	root, err := v.disk.open(v.to.Root)
 	if err != nil {
-		return &Error{"open", v.root, err}
+		return &Error{"open", v.to.Root, err}
 	}
-	if v.rel == "." {
+	if v.to.Rel == "." {
 		v.box = root
 		return nil
 	}
 	defer root.Close()
-	box, err := root.open(v.rel)
+	box, err := root.open(v.to.Rel)
 	if err != nil {
 		return v.fail("open", "", err)
 	}
@@ -220,7 +220,7 @@ func (v *delivery) openBox() error {
 
 // createFile makes a file without a name where that is possible, else one in tmp.
 func (v *delivery) createFile() error {
-	perm := creationMode(v.drop.FileMode, 0o666)
+	perm := creationMode(v.to.FileMode, 0o666)
 	v.stamp = v.drop.newStamp()
 	if !v.drop.named.Load() {
 		f, err := v.box.createUnnamed("tmp", perm)
@@ -257,10 +257,10 @@ func (v *delivery) fill(message io.Reader) error {
 		return v.fail("stat", v.tmp, err)
 	}
 	v.id = identify(info)
-	if !v.drop.NoSync && v.id != (identity{}) {
+	if !v.to.NoSync && v.id != (identity{}) {
 		v.member = v.drop.groups.join(v.id.device, v.inbox.volume)
 	}
-	mode := v.drop.FileMode
+	mode := v.to.FileMode
 	if mode != nil {
 		if err := v.file.Chmod(fileMode(*mode)); err != nil {
 			return v.fail("chmod", v.tmp, err)

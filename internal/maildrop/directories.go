@@ -13,7 +13,7 @@ import (
 func (v *delivery) makeMaildir() error {
 	v.made = true
 	root := maker{v, v.disk, ""}
-	if err := root.makePath(v.root); err != nil {
+	if err := root.makePath(v.to.Root); err != nil {
 		return err
 	}
 	if err := v.makeBox(); err != nil {
@@ -39,14 +39,14 @@ func (v *delivery) makeMaildir() error {
 // makeBox makes the Maildir's own directory and what is missing between the root and it, and opens
 // it.
 func (v *delivery) makeBox() error {
-	if v.rel != "." {
-		root, err := v.disk.open(v.root)
+	if v.to.Rel != "." {
+		root, err := v.disk.open(v.to.Root)
 		if err != nil {
-			return &Error{"open", v.root, err}
+			return &Error{"open", v.to.Root, err}
 		}
 		defer root.Close()
-		below := maker{v, root, v.root}
-		if err := below.makePath(v.rel); err != nil {
+		below := maker{v, root, v.to.Root}
+		if err := below.makePath(v.to.Rel); err != nil {
 			return err
 		}
 	}
@@ -114,7 +114,7 @@ func (m maker) findPath(path string) (found string, missing []string, err error)
 // makeDir makes one directory, with its mode. One that is there already, perhaps since a moment ago,
 // is left as it is.
 func (m maker) makeDir(path string) error {
-	mode := m.drop.DirMode
+	mode := m.to.DirMode
 	err := m.in.mkdir(path, creationMode(mode, 0o777))
 	if errors.Is(err, fs.ErrExist) {
 		info, err := m.in.stat(path)
@@ -137,8 +137,5 @@ func (m maker) makeDir(path string) error {
 }
 
 func (m maker) sync(dir string) error {
-	if m.drop.NoSync {
-		return nil
-	}
 	return m.fail("sync", dir, m.in.syncDir(dir))
 }

@@ -49,17 +49,17 @@ func testFullDisk(t *testing.T, root string) {
 	}
 	dir := filepath.Join(root, "user")
 	var d Drop
-	small, err := d.Store(t.Context(), dir, ".", text("small"))
+	small, err := d.Store(t.Context(), Maildir{Root: dir}, text("small"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.Store(t.Context(), dir, ".", text(strings.Repeat("x", 1<<20)))
+	_, err = d.Store(t.Context(), Maildir{Root: dir}, text(strings.Repeat("x", 1<<20)))
 	var failure *Error
 	if !errors.As(err, &failure) || failure.Op != "write" || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a full disk says %v", err)
 	}
 	wantOne(t, dir, small, "small")
-	if _, err := d.Store(t.Context(), filepath.Join(root, "other"), ".", text("fits again")); err != nil {
+	if _, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, "other")}, text("fits again")); err != nil {
 		t.Errorf("the failed message still takes room: %v", err)
 	}
 }
@@ -76,7 +76,7 @@ func testFullDiskTogether(t *testing.T, root string) {
 		var wait sync.WaitGroup
 		for i := range callers {
 			wait.Go(func() {
-				_, errs[i] = d.Store(t.Context(), root, filepath.Join("many", strconv.Itoa(i%4)), text(message))
+				_, errs[i] = d.Store(t.Context(), Maildir{Root: root, Rel: filepath.Join("many", strconv.Itoa(i%4))}, text(message))
 			})
 		}
 		wait.Wait()
@@ -116,7 +116,7 @@ func testReadOnlyDisk(t *testing.T, root string) {
 	}
 	var d Drop
 	for _, dir := range []string{"user", "new-user"} {
-		if _, err := d.Store(t.Context(), filepath.Join(root, dir), ".", text("x")); !errors.Is(err, syscall.EROFS) {
+		if _, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, dir)}, text("x")); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("a read-only disk says %v for %s", err, dir)
 		}
 	}
@@ -146,11 +146,11 @@ func TestWithoutUnnamed(t *testing.T) {
 		return nil
 	}}
 	d := Drop{disk: disk}
-	if _, err := d.Store(t.Context(), dir, ".", text("x")); !errors.Is(err, syscall.ENOENT) {
+	if _, err := d.Store(t.Context(), Maildir{Root: dir}, text("x")); !errors.Is(err, syscall.ENOENT) {
 		t.Error(err)
 	}
 	wantEmpty(t, dir)
-	name, err := d.Store(t.Context(), dir, ".", text("x"))
+	name, err := d.Store(t.Context(), Maildir{Root: dir}, text("x"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,9 +52,9 @@ func TestModes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
 			withUmask(t, tt.umask)
-			d := Drop{DirMode: tt.dirMode, FileMode: tt.fileMode}
+			var d Drop
 			dir := filepath.Join(root, "a", "b", "user")
-			name, err := d.Store(t.Context(), dir, ".", text("hello"))
+			name, err := d.Store(t.Context(), Maildir{Root: dir, DirMode: tt.dirMode, FileMode: tt.fileMode}, text("hello"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,8 +81,9 @@ func TestNeverWiderThanAsked(t *testing.T) {
 		}
 		return err
 	}}
-	d := Drop{DirMode: &dirMode, FileMode: &fileMode, disk: disk}
-	if _, err := d.Store(t.Context(), filepath.Join(root, "m", "u"), ".", text("hello")); err != nil {
+	d := Drop{disk: disk}
+	to := Maildir{Root: filepath.Join(root, "m", "u"), DirMode: &dirMode, FileMode: &fileMode}
+	if _, err := d.Store(t.Context(), to, text("hello")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -101,9 +102,9 @@ func TestExistingDirectoriesKeepTheirMode(t *testing.T) {
 		}
 	}
 	mode := uint32(0o2775)
-	d := Drop{DirMode: &mode}
+	var d Drop
 	for range 2 {
-		if _, err := d.Store(t.Context(), dir, ".", text("hello")); err != nil {
+		if _, err := d.Store(t.Context(), Maildir{Root: dir, DirMode: &mode}, text("hello")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,14 +120,14 @@ func TestLostRace(t *testing.T) {
 	withUmask(t, 0o022)
 	root := t.TempDir()
 	mode := uint32(0o2775)
-	d := Drop{DirMode: &mode, disk: &scriptedDisk{before: func(_ int, op, path string) error {
+	d := Drop{disk: &scriptedDisk{before: func(_ int, op, path string) error {
 		if op == "mkdir" {
 			return os.Mkdir(path, 0o700)
 		}
 		return nil
 	}}}
 	dir := filepath.Join(root, "a", "user")
-	name, err := d.Store(t.Context(), dir, ".", text("hello"))
+	name, err := d.Store(t.Context(), Maildir{Root: dir, DirMode: &mode}, text("hello"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +154,7 @@ func TestSymbolicLinks(t *testing.T) {
 	}
 	var d Drop
 	for dir, there := range map[string]string{"parent/x/u": "real/x/u", "users/u": "real/elsewhere"} {
-		name, err := d.Store(t.Context(), filepath.Join(root, dir), ".", text("hello"))
+		name, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, dir)}, text("hello"))
 		if err != nil {
 			t.Errorf("%s: %v", dir, err)
 			continue
@@ -161,7 +162,7 @@ func TestSymbolicLinks(t *testing.T) {
 		wantOne(t, filepath.Join(root, there), name, "hello")
 	}
 	for dir, want := range map[string]error{"loop/u": syscall.ELOOP, "dangling": syscall.ENOENT, "dangling/u": syscall.ENOENT} {
-		if _, err := d.Store(t.Context(), filepath.Join(root, dir), ".", text("hello")); !errors.Is(err, want) {
+		if _, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, dir)}, text("hello")); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", dir, err, want)
 		}
 	}
@@ -194,7 +195,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 				t.Fatal(err)
 			}
 			var d Drop
-			_, err := d.Store(t.Context(), filepath.Join(root, tt.dir), ".", text("hello"))
+			_, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, tt.dir)}, text("hello"))
 			var failure *Error
 			if !errors.As(err, &failure) || !errors.Is(err, tt.want) || !strings.HasPrefix(failure.Path, root) {
 				t.Errorf("%v, want %v", err, tt.want)
@@ -245,7 +246,7 @@ func TestConfinement(t *testing.T) {
 				var d Drop
 				d.named.Store(named)
 				for _, known := range []bool{false, true} { // the Maildir is there the second time
-					name, err := d.Store(t.Context(), root, tt.rel, text("hello"))
+					name, err := d.Store(t.Context(), Maildir{Root: root, Rel: tt.rel}, text("hello"))
 					if (err == nil) != (tt.there != "") {
 						t.Fatalf("known %v: %v", known, err)
 					}
@@ -258,7 +259,7 @@ func TestConfinement(t *testing.T) {
 				}
 				wantNames(t, top, "outside", "root")
 				wantNames(t, outside)
-				if err := d.Clean(t.Context(), root, tt.rel); tt.there != "" && err != nil {
+				if err := d.Clean(t.Context(), Maildir{Root: root, Rel: tt.rel}); tt.there != "" && err != nil {
 					t.Error(err)
 				}
 			})
@@ -281,11 +282,11 @@ func TestPipeInTheWay(t *testing.T) {
 			if at != "pipe" && rel != "u" || at == "pipe" && rel == "u" {
 				continue
 			}
-			if _, err := d.Store(t.Context(), root, rel, text("x")); !errors.Is(err, syscall.ENOTDIR) {
+			if _, err := d.Store(t.Context(), Maildir{Root: root, Rel: rel}, text("x")); !errors.Is(err, syscall.ENOTDIR) {
 				t.Errorf("%s into %s: %v", at, rel, err)
 			}
 			if at == "pipe" {
-				if _, err := d.Store(t.Context(), filepath.Join(root, rel), ".", text("x")); !errors.Is(err, syscall.ENOTDIR) {
+				if _, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, rel)}, text("x")); !errors.Is(err, syscall.ENOTDIR) {
 					t.Errorf("%s as the root: %v", rel, err)
 				}
 			}

@@ -20,8 +20,9 @@ func Example() {
 	defer os.RemoveAll(root)
 
 	mode := uint32(0o2770)
-	drop := &maildrop.Drop{DirMode: &mode}
-	name, err := drop.Store(context.Background(), root, filepath.Join("example.com", "user"), func() (io.ReadCloser, error) {
+	var drop maildrop.Drop
+	to := maildrop.Maildir{Root: root, Rel: filepath.Join("example.com", "user"), DirMode: &mode}
+	name, err := drop.Store(context.Background(), to, func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader("Subject: hello\r\n\r\nhello\r\n")), nil
 	})
 	if err != nil {

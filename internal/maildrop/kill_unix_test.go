@@ -115,7 +115,7 @@ func deliverUntilKilled(dir string) {
 				id := fmt.Sprintf("%d-%d", caller, i)
 				body := strings.Repeat(id+"\r\n", rand.IntN(1<<rand.IntN(14)))
 				message := fmt.Sprintf("%s %x\r\n%s", id, sha256.Sum256([]byte(body)), body)
-				name, err := d.Store(context.Background(), dir, "u", text(message))
+				name, err := d.Store(context.Background(), Maildir{Root: dir, Rel: "u"}, text(message))
 				if err != nil {
 					ended <- err
 				}

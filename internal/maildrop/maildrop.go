@@ -14,22 +14,13 @@ import (
 	"time"
 )
 
-// Drop stores messages in Maildirs. Its zero value works. It is safe for concurrent use, and must not
-// be copied or changed once it is in use.
+// Drop stores messages in Maildirs. One should serve all of a process: simultaneous calls of one Drop
+// share the syncs of their file systems, and its turns. Its zero value works. It is safe for concurrent
+// use, and must not be copied or changed once it is in use.
 type Drop struct {
-	// DirMode is the mode of every directory that Store creates, missing parents included, in Unix
-	// bits from 0 to 07777, whatever the umask. Directories that exist are left as they are. With nil
-	// a directory gets 0777 less the umask.
-	DirMode *uint32
-	// FileMode is the mode of the message's file, in the same way. With nil it is 0666 less the umask.
-	FileMode *uint32
 	// Hostname is the host's part of file names. It should be unique among the hosts that share a
 	// Maildir. With "" it is what os.Hostname said first.
 	Hostname string
-	// NoSync leaves out every sync. A message that was reported is then whole in new for all who look,
-	// and survives the end of the process, but a machine that stops may lose it, or keep its name
-	// with any part of the content.
-	NoSync bool
 	// Threads is how many calls may be in system calls at a time, beside one for each file system
 	// that syncs; 0 means 64. Reading the message counts as one. The others wait for their turn.
 	Threads int
@@ -48,6 +39,28 @@ type Drop struct {
 
 	now  func() time.Time // nil: time.Now
 	disk disk             // nil: the operating system's
+}
+
+// Maildir is where a message goes to, and how it is kept there.
+type Maildir struct {
+	// Root is an absolute path without "..", "." and doubled slashes. Its symbolic links are followed.
+	Root string
+	// Rel is a path below Root, relative and as clean; "" and "." are Root itself. Below Root, a symbolic
+	// link is followed only if it is relative and stays below Root, and in the Maildir only if it stays in
+	// the Maildir: with any other the delivery fails.
+	Rel string
+
+	// DirMode is the mode of every directory that Store creates, missing parents included, in Unix
+	// bits from 0 to 07777, whatever the umask. Directories that exist are left as they are. With nil
+	// a directory gets 0777 less the umask.
+	DirMode *uint32
+	// FileMode is the mode of the message's file, in the same way. With nil it is 0666 less the umask.
+	FileMode *uint32
+	// NoSync leaves out the syncs of a message. One that was reported is then whole in new for all who
+	// look, and survives the end of the process, but a machine that stops may lose it, or keep its name
+	// with any part of the content. Directories are synced all the same: that is once for each, and
+	// those who do sync rely on it.
+	NoSync bool
 }
 
 // Threads and Open, if they are not set. Each open call has up to four files open.
@@ -91,14 +104,9 @@ func (e *Error) names(path string) bool {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Store writes one message into the Maildir at root/rel and returns the name of its file in its new.
-// When it returns without an error, the message is whole in new and durable.
-//
-// root is an absolute path without "..", "." and doubled slashes, whose symbolic links are followed.
-// rel is a path below it, relative and as clean, or "." for root itself. Below root, a symbolic link is
-// followed only if it is relative and stays below root, and in the Maildir only if it stays in the
-// Maildir: with any other the delivery fails. The Maildir is created with cur, new, tmp and all missing
-// parents, those of root included.
+// Store writes one message into a Maildir and returns the name of its file in new. When it returns
+// without an error, the message is whole in new and durable. The Maildir is created with cur, new, tmp
+// and all missing parents, those of its root included.
 //
 // content is called once, before anything is created. It is read to its end and closed; an error in
 // reading it ends the delivery.
@@ -109,8 +117,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // Errors are of type *Error. After one, neither tmp nor new holds anything of this call, as far as the
 // file system let it be removed; while all Threads are busy, the name in tmp goes once the next of
 // them comes back. Directories that were created stay.
-func (d *Drop) Store(ctx context.Context, root, rel string, content func() (io.ReadCloser, error)) (name string, err error) {
-	v, err := d.newDelivery(ctx, root, rel)
+func (d *Drop) Store(ctx context.Context, to Maildir, content func() (io.ReadCloser, error)) (name string, err error) {
+	v, err := d.newDelivery(ctx, to)
 	if err != nil {
 		return "", err
 	}
@@ -125,12 +133,13 @@ func (d *Drop) Store(ctx context.Context, root, rel string, content func() (io.R
 	return v.store(content)
 }
 
-func (d *Drop) newDelivery(ctx context.Context, root, rel string) (*delivery, error) {
-	if err := d.check(root, rel); err != nil {
+func (d *Drop) newDelivery(ctx context.Context, to Maildir) (*delivery, error) {
+	to.Rel = cmp.Or(to.Rel, ".")
+	if err := to.check(); err != nil {
 		return nil, err
 	}
 	d.startOnce.Do(d.start)
-	v := &delivery{ctx: ctx, drop: d, disk: d.disk, root: root, rel: rel, dir: filepath.Join(root, rel)}
+	v := &delivery{ctx: ctx, drop: d, disk: d.disk, to: to, dir: filepath.Join(to.Root, to.Rel)}
 	if v.disk == nil {
 		v.disk = osDisk{}
 	}
@@ -143,19 +152,19 @@ func (d *Drop) start() {
 	d.opened = make(chan struct{}, cmp.Or(max(d.Open, 0), defaultOpen))
 }
 
-func (d *Drop) check(root, rel string) error {
+func (m *Maildir) check() error {
 	invalid := func(path, format string, args ...any) error {
 		return &Error{"use", path, fmt.Errorf("%w: "+format, append([]any{fs.ErrInvalid}, args...)...)}
 	}
-	if !filepath.IsAbs(root) || filepath.Clean(root) != root {
-		return invalid(root, "the path is not absolute and clean")
+	if !filepath.IsAbs(m.Root) || filepath.Clean(m.Root) != m.Root {
+		return invalid(m.Root, "the path is not absolute and clean")
 	}
-	if !filepath.IsLocal(rel) || filepath.Clean(rel) != rel {
-		return invalid(rel, "the path is not relative and clean")
+	if !filepath.IsLocal(m.Rel) || filepath.Clean(m.Rel) != m.Rel {
+		return invalid(m.Rel, "the path is not relative and clean")
 	}
-	for _, mode := range []*uint32{d.DirMode, d.FileMode} {
+	for _, mode := range []*uint32{m.DirMode, m.FileMode} {
 		if mode != nil && *mode > 0o7777 {
-			return invalid(filepath.Join(root, rel), "the mode %#o is out of range (0 to 07777)", *mode)
+			return invalid(filepath.Join(m.Root, m.Rel), "the mode %#o is out of range (0 to 07777)", *mode)
 		}
 	}
 	return nil

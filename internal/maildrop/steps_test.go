@@ -57,8 +57,9 @@ func TestOrderOfSteps(t *testing.T) {
 				}
 			}
 			disk := &scriptedDisk{root: root}
-			d := Drop{DirMode: tt.dirMode, FileMode: tt.fileMode, disk: disk}
-			if _, err := d.Store(t.Context(), filepath.Join(root, "m", "u"), ".", text("hello")); err != nil {
+			d := Drop{disk: disk}
+			to := Maildir{Root: filepath.Join(root, "m", "u"), DirMode: tt.dirMode, FileMode: tt.fileMode}
+			if _, err := d.Store(t.Context(), to, text("hello")); err != nil {
 				t.Fatal(err)
 			}
 			got := disk.steps()
@@ -81,7 +82,7 @@ func TestOrderOfStepsTogether(t *testing.T) {
 	d := Drop{disk: disk}
 	var wait sync.WaitGroup
 	store := func(name string) {
-		if _, err := d.Store(t.Context(), root, "u", text(name)); err != nil {
+		if _, err := d.Store(t.Context(), Maildir{Root: root, Rel: "u"}, text(name)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -135,9 +136,9 @@ func attempt(t *testing.T, ctx context.Context, disk *scriptedDisk) (dir, name s
 	t.Helper()
 	disk.root = t.TempDir()
 	dirMode, fileMode := uint32(0o770), uint32(0o660)
-	d := Drop{DirMode: &dirMode, FileMode: &fileMode, disk: disk}
+	d := Drop{disk: disk}
 	dir = filepath.Join(disk.root, "m", "u")
-	name, err = d.Store(ctx, dir, ".", text("hello"))
+	name, err = d.Store(ctx, Maildir{Root: dir, DirMode: &dirMode, FileMode: &fileMode}, text("hello"))
 	return dir, name, err
 }
 
