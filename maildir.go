@@ -22,6 +22,26 @@ import (
 // Maildir is the part of a protocol table that has maildir_path: each recipient gets a copy of its
 // own, synced to the disk before it is reported.
 //
+// # What survives
+//
+// A copy is written where no reader looks and synced, then gets its name in new, where that name must not
+// exist, then new is synced, and only then is the recipient Delivered. Directories that had to be made are synced
+// before anything is in them. So whenever the machine stops or the process is killed, what was reported is whole in
+// new, once, and nothing in new is ever a part of a message. A delivery that was cut off before it was
+// reported may have got as far as new; the host tries it again, and it is there twice. Leftovers in tmp are removed
+// once they are 36 hours old.
+//
+// All deliveries of a [Runtime] that are under way on one file system, be they the recipients of one message or
+// calls of Deliver, wait for the disk together where the system can do that (Linux since 5.8 on ext4, XFS,
+// Btrfs and tmpfs). No more than 64 are in system calls at a time and 256 have files open; the others wait for their
+// turn. A context that ends takes a delivery back, Unsent and without a trace, until its copy has its name in new.
+//
+// A failure of the disk is the recipient's own: Transient, to be tried again after a minute, with 4.3.1 for a full disk,
+// 4.2.2 for a full quota, 4.3.2 where the disk is read-only or the process has too many files open, 4.3.5 for missing
+// rights and whatever stands in the way, and 4.3.0 for all else, such as a disk that fails.
+//
+// [PlannedPath] has the Maildir for a reader.
+//
 // # The path
 //
 // maildir_path is a template in the manner of Jinja, with the meaning that minijinja gives it. This much of
