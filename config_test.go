@@ -35,6 +35,9 @@ func TestBadConfigsNameTheField(t *testing.T) {
 		{queueConfig, `{"protocol": {"maildir_path": ""}}`, "protocol.maildir_path", ""},
 		{queueConfig, `{"protocol": {"dir_mode": 509}}`, "protocol.maildir_path", "required"},
 		{queueConfig, `{"protocol": {"maildir_path": "/m", "dir_mode": 999999}}`, "protocol.dir_mode", "999999"},
+		{queueConfig, `{"protocol": {"maildir_path": "/m", "unsafe_values": "escape"}}`, "protocol.unsafe_values", "refuse, encode"},
+		{queueConfig, `{"protocol": {"unsafe_values": "encode"}}`, "protocol.maildir_path", "required"},
+		{queueConfig, `{"protocol": {"maildir_path": "/m", "add_return_path": "yes"}}`, "protocol.add_return_path", ""},
 		{queueConfig, `{"protocol": {"maildir_path": "/m", "file_mode": "9"}}`, "protocol.file_mode", "9"},
 		{queueConfig, `{"protocol": {"custom_lua": {}}}`, "protocol.custom_lua.constructor", "required"},
 		{queueConfig, `{"protocol": {"custom_lua": {"constructor": "init"}}}`, "protocol.custom_lua.constructor", "has a meaning already"},
@@ -118,6 +121,7 @@ func TestConfigsPrintAsTheyParse(t *testing.T) {
 		`{"protocol": {"smtp": {"mx_list": []}}}`,
 		`{"protocol": {"smtp": {"mx_list": ["smart.host.local", {"name": "mx.example.com", "addr": "10.0.0.1:2025"}, "[::1]:25", "/run/lmtp.sock"]}}}`,
 		`{"protocol": {"maildir_path": "/m/{{ domain_part }}/{{ local_part }}", "dir_mode": "2775", "file_mode": 436}}`,
+		`{"protocol": {"maildir_path": "/m/{{ local_part }}", "unsafe_values": "encode", "add_return_path": true, "add_delivered_to": true}}`,
 		`{"protocol": {"custom_lua": {"constructor": "make.webhook"}}, "max_message_rate": "local:1_000/5min,max_burst=1"}`,
 		`{"retry_interval": 90, "max_retry_interval": "1h30m", "egress_pool": "a", "shrink_policy": [{"interval": "1h", "policy": "NoShrink"}]}`,
 	} {

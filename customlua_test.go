@@ -452,8 +452,8 @@ func TestEveryConstruct(t *testing.T) {
 	}
 	for queue, want := range map[string]string{
 		"relay.test":         `{"protocol":{"smtp":{"mx_list":["inner.relay.test","inner.relay.test:2025","[192.0.2.10]","[IPv6:2001:db8::10]",{"name":"mx.relay.test","addr":"192.0.2.11"},{"name":"mx.relay.test","addr":"192.0.2.12:2025"}],"treat_mx_list_as_secure":false}}`,
-		"plain-maildir.test": `{"protocol":{"maildir_path":"/var/mail/all"}`,
-		"modes.test":         `{"protocol":{"maildir_path":"/var/mail/{{ domain_part }}/{{ local_part }}","dir_mode":1528,"file_mode":432}`,
+		"plain-maildir.test": `{"protocol":{"maildir_path":"/var/mail/all","unsafe_values":"refuse","no_sync":false,"add_return_path":false,"add_delivered_to":false}`,
+		"modes.test":         `{"protocol":{"maildir_path":"/var/mail/{{ domain_part }}/{{ local_part }}","dir_mode":1528,"file_mode":432,"unsafe_values":"refuse","no_sync":false,"add_return_path":false,"add_delivered_to":false}`,
 		"hook.test":          `{"protocol":{"custom_lua":{"constructor":"make.hook","batch_size":1,"min_batch_size":1}}`,
 		"passed-on.test":     `{"protocol":{"smtp":{"treat_mx_list_as_secure":false}}`,
 		"other.test":         `{"protocol":{"smtp":{"treat_mx_list_as_secure":false}}`,

@@ -302,6 +302,28 @@ func ExamplePlannedPath() {
 	// Output: b@example.com /maildirs/example.com/b
 }
 
+// What was delivered is there for whoever reads Maildirs.
+func ExamplePlannedPath_Dir() {
+	ctx := context.Background()
+	root, err := os.MkdirTemp("", "maildirs")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(root)
+	rt := &delivery.Runtime{}
+	defer rt.Close(ctx)
+	protocol, _ := rt.Protocol(delivery.QueueConfig{Protocol: delivery.ProtocolConfig{
+		Maildir: &delivery.Maildir{Path: root + "/{{ domain_part }}/{{ local_part }}"}}})
+	defer protocol.Close(ctx)
+
+	outcome := protocol.Deliver(ctx, message())
+	plan, _ := protocol.Plan(ctx, message())
+	messages, err := plan.Paths[0].Dir().Unseen()
+	fmt.Println(outcome.Results[0].Status, len(messages), err)
+	// Output: delivered 1 <nil>
+}
+
 func ExampleQueueConfig() {
 	config, err := delivery.ParseQueueConfig([]byte(`{"protocol": {"smtp": {"mx_list": ["smart.host.local:2025"]}}, "retry_interval": "1m"}`))
 	fmt.Println(config.Protocol.SMTP.MXList[0].Name, config.RetryInterval, config.MaxAge, err)
@@ -329,8 +351,9 @@ func ExampleConfigError() {
 func ExampleProtocolConfig() {
 	text, _ := json.Marshal(delivery.QueueConfig{Protocol: delivery.ProtocolConfig{
 		Maildir: &delivery.Maildir{Path: "/var/mail/{{ email }}"}}})
-	fmt.Println(string(text[:len(`{"protocol":{"maildir_path":"/var/mail/{{ email }}"}`)]))
-	// Output: {"protocol":{"maildir_path":"/var/mail/{{ email }}"}
+	protocol, _, _ := strings.Cut(string(text), ",\"") // every default is printed
+	fmt.Println(protocol)
+	// Output: {"protocol":{"maildir_path":"/var/mail/{{ email }}"
 }
 
 func ExampleShrinkEntry() {

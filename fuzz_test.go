@@ -1,22 +1,33 @@
 package delivery
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mtadelivery/delivery/internal/address"
 )
 
 // FuzzPath: whatever a recipient, a sender and metadata hold, the path is two names below the root, or
-// there is none.
+// there is none. Encoded, there is always one, and what was encoded can be told from it.
 func FuzzPath(f *testing.F) {
-	for _, seed := range []string{"user", `"../../etc"`, `".."`, "a/b", `"a b"`, "dömi", `"{{ 7*7 }}"`, "\x00", strings.Repeat("x", 300), "‥", "／etc"} {
+	for _, seed := range []string{"user", `"../../etc"`, `".."`, "a/b", `"a b"`, "dömi", `"{{ 7*7 }}"`, "\x00", strings.Repeat("x", 300), "‥", "／etc",
+		"a%2Fb", "%~", strings.Repeat("ü", 200), "\xff", strings.Repeat("/", 90)} {
 		f.Add(seed+"@example.com", "sender@example.org", "folder")
 		f.Add("user@example.com", seed+"@example.org", seed)
 	}
-	template, err := compilePath("/maildirs/{{ domain_part }}/{{ meta.k or sender_local_part }}-{{ local_part }}")
-	if err != nil {
-		f.Fatal(err)
+	var templates [2]*pathTemplate
+	for i, unsafeValues := range []string{"refuse", "encode"} {
+		var err error
+		if templates[i], err = compilePath("/maildirs/{{ meta.k }}/u-{{ local_part }}.d", unsafeValues); err != nil {
+			f.Fatal(err)
+		}
 	}
 	f.Fuzz(func(t *testing.T, to, from, meta string) {
 		msg := &Message{From: from, Recipients: []Recipient{{Address: to}}, Meta: map[string]any{"k": meta}, Body: Bytes("x")}
@@ -24,22 +35,80 @@ func FuzzPath(f *testing.F) {
 		if err != nil || len(a.rcpts) == 0 {
 			return
 		}
-		path, err := template.render(templateVars(a, a.rcpts[0].Address))
-		if err != nil {
-			return
-		}
-		rel, ok := strings.CutPrefix(filepath.ToSlash(path), "/maildirs/")
-		names := strings.Split(rel, "/")
-		if !ok || len(names) != 2 {
-			t.Fatalf("%q from %q with %q goes to %q", to, from, meta, path)
-		}
-		for _, name := range names {
-			if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "\x00\n\r") || len(name) > maxSegment {
-				t.Fatalf("%q from %q with %q goes to %q", to, from, meta, path)
+		local := a.rcpts[0].Local
+		var refused error
+		for i, template := range templates {
+			at, err := template.of(a).render(a.rcpts[0].Address)
+			if err != nil {
+				if refused = err; template.encode {
+					t.Fatalf("%q with %q: %v", to, meta, err)
+				}
+				continue
+			}
+			names := strings.Split(at.rel, "/")
+			if at.root != "/maildirs" || len(names) != 2 || filepath.Clean(at.rel) != at.rel || !filepath.IsLocal(at.rel) {
+				t.Fatalf("%q with %q goes to %q", to, meta, at)
+			}
+			for _, name := range names {
+				if name == "" || name[0] == '.' || strings.ContainsFunc(name, unicode.IsControl) || !utf8.ValidString(name) || len(name) > maxSegment {
+					t.Fatalf("%q with %q goes to %q", to, meta, at)
+				}
+			}
+			middle, affixes := strings.CutPrefix(names[1], "u-")
+			middle, suffix := strings.CutSuffix(middle, ".d")
+			switch {
+			case !affixes || !suffix:
+				t.Fatalf("%q loses what the template says: %q", to, at)
+			case i == 0 && (middle != local || names[0] != meta):
+				t.Fatalf("%q with %q goes to %q", to, meta, at)
+			case i == 1 && (!encodes(middle, local) || !encodes(names[0], meta)):
+				t.Fatalf("%q with %q goes to %q, which stands for something else", to, meta, at)
+			case i == 1 && refused == nil && !strings.Contains(at.rel, "%") && (middle != local || names[0] != meta):
+				t.Fatalf("%q with %q needs no encoding and goes to %q", to, meta, at)
 			}
 		}
-		if !strings.HasSuffix(names[1], "-"+a.rcpts[0].Local) {
-			t.Fatalf("%q goes to %q", to, path)
+	})
+}
+
+// encodes says whether a name, read as the documentation says, stands for the value and nothing else.
+func encodes(name, value string) bool {
+	if name == "%_" {
+		return value == ""
+	}
+	name, digest, cut := strings.Cut(name, "%~")
+	decoded, err := url.PathUnescape(name)
+	if err != nil {
+		return false
+	}
+	if cut {
+		return strings.HasPrefix(value, decoded) && digest == fmt.Sprintf("%x", sha256.Sum256([]byte(value)))
+	}
+	return decoded == value
+}
+
+// FuzzDeliveryHeaders: whatever the addresses, two lines go in front of the content, and they say who.
+func FuzzDeliveryHeaders(f *testing.F) {
+	for _, seed := range []string{"user", `"a b"`, "a\r\nX: y", `"a\` + "\r\n" + `b"`, "a\u0085b", "\"\u2028\"", "dömi", "a>b", `"<>"`, "\x00"} {
+		f.Add(seed+"@example.com", "sender@example.org")
+		f.Add("user@example.com", seed+"@example.org")
+	}
+	m := &Maildir{AddReturnPath: true, AddDeliveredTo: true}
+	f.Fuzz(func(t *testing.T, to, from string) {
+		a, err := newAttempt(&Message{From: from, Recipients: []Recipient{{Address: to}}, Body: Bytes("x")})
+		if err != nil || len(a.rcpts) == 0 {
+			return
+		}
+		text := m.headers(a.sender, a.rcpts[0].Address)
+		sender, rest, _ := strings.Cut(strings.TrimPrefix(text, "Return-Path: <"), ">\r\nDelivered-To: ")
+		rcpt, rest, _ := strings.Cut(rest, "\r\n")
+		if again, err := address.ParseSender(sender); err != nil || again != a.sender {
+			t.Fatalf("%q from %q: %q", to, from, text)
+		}
+		if again, err := address.Parse(rcpt); err != nil || again != a.rcpts[0].Address {
+			t.Fatalf("%q from %q: %q", to, from, text)
+		}
+		if lines := strings.Split(text, "\r\n"); len(lines) != 3 || rest != "" || strings.ContainsFunc(strings.Join(lines, ""), unicode.IsControl) {
+			t.Fatalf("%q from %q: %q", to, from, text)
 		}
 	})
 }

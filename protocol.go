@@ -121,6 +121,8 @@
 //	what                             KumoMTA                  here, and why
 //	a failed write to a Maildir      normal schedule          after one minute: its manual says so
 //	a recipient that climbs a path   used as it is            Permanent 5.1.3: an address must not choose where a file goes
+//	a value that hides a directory   used as it is            the same: ".ssh" is not for an address to name
+//	a symbolic link below the root   followed                 only as far as it stays below the root: see [Maildir]
 //	nil or undefined in a path       "none", or nothing       Transient, unless default('…') stands in: else mail shares a directory by accident
 //	a template fails for one         the others come again    Transient for that one, after one minute: a retry must not duplicate
 //	unknown key in smtp, protocol    ignored                  a config error: a misspelt mx_list must not mean the public MX
@@ -190,11 +192,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/emersion/go-maildir"
 	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/egress"
 	"github.com/mtadelivery/delivery/internal/kumo"
+	"github.com/mtadelivery/delivery/internal/maildrop"
 	"github.com/mtadelivery/delivery/internal/mtasts"
 	"github.com/mtadelivery/delivery/internal/ready"
 	"github.com/mtadelivery/delivery/internal/sessions"
@@ -260,10 +264,16 @@ type PlannedHost struct {
 // PlannedPath is where one recipient's copy would go.
 type PlannedPath struct {
 	Recipient string
-	Path      string
+	// Path is that of the Maildir. It need not exist yet.
+	Path string
 	// Err says why there is no path: the recipient would be refused or deferred for it.
 	Err error
 }
+
+// Dir is the Maildir for a reader, for its messages and their flags. What Deliver stores is in its new until
+// Unseen moves it to cur. Its writer (Create, maildir.NewDelivery) is not the one of Deliver: it syncs nothing and
+// knows no modes.
+func (p PlannedPath) Dir() maildir.Dir { return maildir.Dir(p.Path) }
 
 // Message is one message with its envelope, as the host's queue holds it.
 type Message struct {
@@ -1306,6 +1316,7 @@ type runtimeState struct {
 	smtp      sessions.Pool[*smtpSession]
 	peers     smtpclient.Peers
 	lua       sessions.Pool[*luaSession]
+	drop      maildrop.Drop
 	resolver  Resolver
 	own       io.Closer       // the resolver, if it is ours
 	http      *http.Transport // if it is ours
@@ -1366,7 +1377,7 @@ type engine interface {
 func (r *Runtime) newEngine(c QueueConfig) (engine, error) {
 	switch p := c.Protocol; {
 	case p.Maildir != nil:
-		e, err := newMaildirEngine(p.Maildir)
+		e, err := newMaildirEngine(p.Maildir, &r.ready().drop)
 		return boundEngine{e, r}, err
 	case p.CustomLua != nil:
 		return boundEngine{newLuaEngine(r, p.CustomLua, c.EgressPool), r}, nil

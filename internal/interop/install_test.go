@@ -21,6 +21,8 @@ var needed = []struct{ program, pkg string }{
 	{"/usr/sbin/dovecot", "dovecot-core"},
 	{"/usr/bin/doveadm", "dovecot-core"},
 	{"/usr/lib/dovecot/lmtp", "dovecot-lmtpd"},
+	{"/usr/bin/mlist", "mblaze"},
+	{"/usr/bin/mhdr", "mblaze"},
 	{"/usr/sbin/haproxy", "haproxy"},
 	{"/usr/sbin/danted", "dante-server"},
 	{"/usr/bin/microsocks", "microsocks"},

@@ -8,12 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 )
 
-// Dovecot finds what the library writes, as it was written, and the modes let the group work with it
+// Dovecot and mblaze find what the library writes, Dovecot as it was written, and the modes let the group work with it
 // although the umask of the writer let nobody.
 func TestMaildirForDovecot(t *testing.T) {
 	root, err := os.MkdirTemp(lab.dir, "maildirs-")
@@ -58,6 +59,7 @@ func TestMaildirForDovecot(t *testing.T) {
 		t.Fatal(err)
 	}
 	reader.Gid = uint32(os.Getegid())
+	checkMblazeSees(t, reader, user, messages)
 	checkDovecotSees(t, reader, user, messages)
 	checkDovecotSees(t, reader, filepath.Join(root, "example.test", "other"), messages)
 }
@@ -92,6 +94,32 @@ func checkMode(t *testing.T, path string, want os.FileMode) {
 	}
 	if info.Mode() != want {
 		t.Errorf("%s has mode %v, want %v", path, info.Mode(), want)
+	}
+}
+
+// checkMblazeSees checks that another reader of Maildirs finds the messages, as new ones. It is asked before
+// Dovecot, which moves them to cur.
+func checkMblazeSees(t *testing.T, as *syscall.Credential, maildir string, messages []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	list := exec.CommandContext(ctx, "/bin/sh", "-c", `/usr/bin/mlist -N "$0" | /usr/bin/mhdr -h subject`, maildir)
+	list.Dir = "/"
+	list.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	output, err := list.CombinedOutput()
+	if err != nil {
+		t.Errorf("mblaze: %v\n%s", err, output)
+	}
+	var want []string
+	for _, m := range messages {
+		_, rest, _ := strings.Cut(m, "Subject: ")
+		want = append(want, rest[:strings.IndexAny(rest, "\r\n")])
+	}
+	got := strings.Fields(string(output))
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("mblaze reads %q in %s, want %q", got, maildir, want)
 	}
 }
 

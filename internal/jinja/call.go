@@ -14,6 +14,11 @@ type call struct {
 
 func (c call) fail(format string, args ...any) error { return c.run.fail(c.at, format, args...) }
 
+// noNumber is the error of a text that is none, or none that fits.
+func (c call) noNumber(reason string) error {
+	return &RuntimeError{Line: c.at.line, Column: c.at.column, Content: true, Reason: reason}
+}
+
 // has tells whether an optional argument was given and is not none.
 func (c call) has(n int) bool { return n < len(c.args) && c.args[n].kind != kindNone }
 

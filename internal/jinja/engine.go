@@ -4,32 +4,40 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/flosch/pongo2/v6"
 )
 
+// What is no loop and has none in it needs no engine: it is a step (run.go).
 // The template that pongo2 executes holds only {% if x(0) %}, {{ x(1) }} and
 // {% for i in x(2) %}: its structure is the author's, its leaves are numbers.
-// The function x of the context runs the op of that number. Text and
-// expressions between two tags are one op, so that a path without tags costs
-// one call. The ops collect the pieces; pongo2's own output stays empty, which
-// leaves its escaping, its idea of printing and its comments without effect.
+// The function x of the context runs the op of that number. Steps before a tag
+// are part of the tag's op, so that a call is made for each tag and one more for
+// what follows the last. The ops collect the pieces; pongo2's own output stays
+// empty, which leaves its escaping, its idea of printing and its comments
+// without effect.
 
 // op is what one call of x does.
 type op interface{}
 
 type (
 	opSteps     []step
-	opCondition struct{ branch *branch }
-	opLoop      struct{ loop *forNode }
+	opCondition struct {
+		before opSteps
+		branch *branch
+	}
+	opLoop struct {
+		before opSteps
+		loop   *forNode
+	}
 )
 
 type translator struct {
 	source  strings.Builder
 	ops     []op
-	steps   int
 	pending opSteps
 }
 
@@ -42,12 +50,16 @@ func (t *Template) translate(nodes []node) (err error) {
 	}()
 	var tr translator
 	tr.nodes(nodes)
+	if len(tr.ops) == 0 {
+		t.steps = tr.take()
+		return nil
+	}
 	tr.flush()
 	t.engine, err = newSet().FromString(tr.source.String())
 	if err != nil {
 		return position{1, 1}.errorf("the template engine refused its source: %v", err)
 	}
-	t.ops, t.steps, t.answers = tr.ops, tr.steps, newAnswers()
+	t.ops, t.answers = tr.ops, newAnswers()
 	return nil
 }
 
@@ -85,34 +97,58 @@ func (tr *translator) write(format string, args ...any) {
 	fmt.Fprintf(&tr.source, format, args...)
 }
 
+// take returns the steps gathered so far, for the op that is to run them.
+func (tr *translator) take() opSteps {
+	steps := tr.pending
+	tr.pending = nil
+	return steps
+}
+
 // flush writes the call that runs the steps gathered so far.
 func (tr *translator) flush() {
-	if len(tr.pending) > 0 {
-		tr.write("{{ %s }}", tr.op(tr.pending))
-		tr.pending = nil
+	if steps := tr.take(); len(steps) > 0 {
+		tr.write("{{ %s }}", tr.op(steps))
 	}
 }
 
 func (tr *translator) nodes(nodes []node) {
 	for _, n := range nodes {
 		switch n := n.(type) {
-		case *ifNode:
-			tr.flush()
-			tr.ifNode(n)
 		case *forNode:
-			tr.flush()
 			tr.forNode(n)
+		case *ifNode:
+			if n.loops() {
+				tr.ifNode(n)
+				continue
+			}
+			tr.pending = append(tr.pending, n)
 		case step:
 			tr.pending = append(tr.pending, n)
-			tr.steps++
 		}
 	}
+}
+
+// loops tells whether there is a loop in one of the branches.
+func (n *ifNode) loops() bool {
+	return anyLoop(n.otherwise) || slices.ContainsFunc(n.branches, func(b branch) bool { return anyLoop(b.body) })
+}
+
+func anyLoop(nodes []node) bool {
+	return slices.ContainsFunc(nodes, func(n node) bool {
+		switch n := n.(type) {
+		case *forNode:
+			return true
+		case *ifNode:
+			return n.loops()
+		}
+		return false
+	})
 }
 
 func (tr *translator) ifNode(n *ifNode) {
 	word := "if"
 	for i := range n.branches {
-		tr.write("{%% %s %s %%}", word, tr.op(opCondition{&n.branches[i]}))
+		tr.write("{%% %s %s %%}", word, tr.op(opCondition{tr.take(), &n.branches[i]}))
 		tr.nodes(n.branches[i].body)
 		tr.flush()
 		word = "elif"
@@ -126,7 +162,7 @@ func (tr *translator) ifNode(n *ifNode) {
 }
 
 func (tr *translator) forNode(n *forNode) {
-	tr.write("{%% for i in %s %%}", tr.op(opLoop{n}))
+	tr.write("{%% for i in %s %%}", tr.op(opLoop{tr.take(), n}))
 	tr.pending = opSteps{advance{n}}
 	tr.nodes(n.body)
 	tr.flush()
@@ -138,9 +174,9 @@ func (tr *translator) forNode(n *forNode) {
 	tr.write("{%% endfor %%}")
 }
 
-// run executes the generated template.
+// run executes the template.
 func (t *Template) run(vars map[string]any) (pieces []Piece, err error) {
-	r := &run{template: t, vars: vars, pieces: make([]Piece, 0, t.steps)}
+	r := &run{template: t, vars: vars, pieces: make([]Piece, 0, t.statements)}
 	if t.slots > 0 {
 		r.slots = make([]value, t.slots)
 	}
@@ -152,6 +188,12 @@ func (t *Template) run(vars map[string]any) (pieces []Piece, err error) {
 			pieces, err = nil, &RuntimeError{Reason: fmt.Sprintf("the template engine failed: %v", p)}
 		}
 	}()
+	if t.steps != nil {
+		if err := t.steps.do(r); err != nil {
+			return nil, err
+		}
+		return r.pieces, nil
+	}
 	err = t.engine.ExecuteWriterUnbuffered(pongo2.Context{"x": r.call}, io.Discard)
 	switch {
 	case r.err != nil:
@@ -176,12 +218,11 @@ func (r *run) call(number int) (*pongo2.Value, error) {
 	answer := t.answers.nothing
 	switch o := t.ops[number].(type) {
 	case opSteps:
-		for _, s := range o {
-			if r.err = s.do(r); r.err != nil {
-				break
-			}
-		}
+		r.err = o.do(r)
 	case opCondition:
+		if r.err = o.before.do(r); r.err != nil {
+			break
+		}
 		var v value
 		v, r.err = r.evaluate(&o.branch.whole)
 		answer = t.answers.no
@@ -189,9 +230,21 @@ func (r *run) call(number int) (*pongo2.Value, error) {
 			answer = t.answers.yes
 		}
 	case opLoop:
+		if r.err = o.before.do(r); r.err != nil {
+			break
+		}
 		var rounds int
 		rounds, r.err = o.loop.begin(r)
 		answer = pongo2.AsSafeValue(make([]struct{}, rounds))
 	}
 	return answer, r.err
+}
+
+func (steps opSteps) do(r *run) error {
+	for _, s := range steps {
+		if err := s.do(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }

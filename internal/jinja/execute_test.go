@@ -88,6 +88,26 @@ func bare(source string) (out string) {
 	return out
 }
 
+// TestWithAndWithoutEngine: a template does the same within a loop, which needs
+// the engine, as it does without.
+func TestWithAndWithoutEngine(t *testing.T) {
+	compared := 0
+	for _, tt := range renderings {
+		looped, err := Compile("{% for once in [1] %}"+tt.source+"{% endfor %}", append([]string{"once"}, mailNames...))
+		if err != nil || strings.Contains(tt.source, "-}}") || strings.HasSuffix(tt.source, "\n") || strings.HasSuffix(tt.source, "\r") || strings.Contains(tt.source, "loop.") {
+			continue // {% set %}, or what the tag beside it changes
+		}
+		pieces, err := looped.Execute(mailVars())
+		if got := join(pieces); err != nil || got != tt.want || looped.engine == nil {
+			t.Errorf("%q in a loop: %q, %v, want %q", tt.source, got, err, tt.want)
+		}
+		compared++
+	}
+	if compared < len(renderings)/2 {
+		t.Errorf("only %d of %d compared", compared, len(renderings))
+	}
+}
+
 func TestEngineIsFencedIn(t *testing.T) {
 	set := pongo2.NewSet("jinja", noFiles{})
 	for _, tag := range bannedTags {

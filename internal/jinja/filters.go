@@ -217,7 +217,7 @@ func intFilter(c call, v value) (value, error) {
 		}
 		f, ok := parseFloat(v.str)
 		if !ok {
-			return value{}, c.fail("this string is no number")
+			return value{}, c.noNumber("this string is no number")
 		}
 		return c.truncated(v, f)
 	}
@@ -226,7 +226,7 @@ func intFilter(c call, v value) (value, error) {
 
 func (c call) truncated(v value, f float64) (value, error) {
 	if math.IsNaN(f) || f < -1<<63 || f >= 1<<63 {
-		return value{}, c.fail("the number is too large for an integer")
+		return value{}, c.noNumber("the number is too large for an integer")
 	}
 	return intValue(int64(f)).hollowIf(v.hollow), nil
 }
@@ -256,7 +256,7 @@ func floatFilter(c call, v value) (value, error) {
 		if f, ok := parseFloat(v.str); ok {
 			return floatValue(f).hollowIf(v.hollow), nil
 		}
-		return value{}, c.fail("this string is no number")
+		return value{}, c.noNumber("this string is no number")
 	}
 	return value{}, c.fail("cannot make a number of %s", describe(v))
 }

@@ -1,8 +1,8 @@
 // Package jinja compiles and executes a subset of the Jinja template language
 // with the meaning that minijinja gives it. Every expression is scanned,
-// parsed and checked here, at compile time; pongo2 executes the structure of
-// the template (the sequence, if, for) from a source that is generated and
-// holds nothing that the author of the template wrote.
+// parsed and checked here, at compile time. pongo2 executes the structure of a
+// template that has loops, from a source that is generated and holds nothing
+// that the author of the template wrote; what has no loops is done at once.
 //
 // The subset is closed: what is not listed below is refused by [Compile], with
 // its name and position, and never rendered in some other way.
@@ -46,10 +46,13 @@ func (e *Error) Error() string {
 
 // RuntimeError says why [Template.Execute] could not finish. Line is 0 where
 // the position is not known. Names are the variables of the expression that
-// failed, as in [Piece], nil if it has none.
+// failed, as in [Piece], nil if it has none. Content tells that a text was no
+// number: another text in its place could do, while a value of a kind that the
+// expression does not take is more likely the template's mistake.
 type RuntimeError struct {
 	Line, Column int
 	Names        []string
+	Content      bool
 	Reason       string
 }
 
@@ -83,12 +86,15 @@ type Template struct {
 	// literal is the output of a template without expressions, and not nil then.
 	literal []Piece
 
-	engine  *pongo2.Template
-	ops     []op
-	answers answers
-	steps   int // how many pieces there are without loops, at most
-	slots   int
-	loops   int
+	// steps are a template without loops, and not nil then.
+	steps opSteps
+
+	engine     *pongo2.Template
+	ops        []op
+	answers    answers
+	statements int // of the outermost level: about as many as there are pieces
+	slots      int
+	loops      int
 }
 
 // Compile parses and checks source. names lists the variables that exist; any
@@ -108,6 +114,8 @@ func Compile(source string, names []string) (*Template, error) {
 		prefix: leadingText(nodes),
 		slots:  p.slots,
 		loops:  p.loops,
+
+		statements: len(nodes),
 	}
 	if t.literal = onlyText(nodes); t.literal != nil {
 		return t, nil

@@ -355,6 +355,9 @@ func TestRuntimeErrors(t *testing.T) {
 		if err.Error() != tt.want || !reflect.DeepEqual(failure.Names, tt.names) || pieces != nil {
 			t.Errorf("%q:\n got %v (%q)\nwant %v (%q)", tt.source, err, failure.Names, tt.want, tt.names)
 		}
+		if content := strings.Contains(tt.want, "string is no number") || strings.Contains(tt.want, "for an integer"); failure.Content != content {
+			t.Errorf("%q: Content is %v", tt.source, failure.Content)
+		}
 	}
 }
 

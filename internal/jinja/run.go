@@ -107,6 +107,27 @@ func (n *setNode) do(r *run) error {
 	return err
 }
 
+// do follows the first branch whose condition holds. There is no loop in any.
+func (n *ifNode) do(r *run) error {
+	body := n.otherwise
+	for i := range n.branches {
+		v, err := r.evaluate(&n.branches[i].whole)
+		if err != nil {
+			return err
+		}
+		if v.truth() {
+			body = n.branches[i].body
+			break
+		}
+	}
+	for _, s := range body {
+		if err := s.(step).do(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // advance moves a loop to its next round.
 type advance struct{ loop *forNode }
 

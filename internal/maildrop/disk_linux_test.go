@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -18,6 +20,7 @@ const mountedHere = "MAILDROP_TEST_NAMESPACE"
 func TestRealDiskErrors(t *testing.T) {
 	if dir := os.Getenv(mountedHere); dir != "" {
 		testFullDisk(t, dir)
+		testFullDiskTogether(t, dir)
 		testReadOnlyDisk(t, dir)
 		return
 	}
@@ -46,18 +49,64 @@ func testFullDisk(t *testing.T, root string) {
 	}
 	dir := filepath.Join(root, "user")
 	var d Drop
-	small, err := d.Store(t.Context(), dir, text("small"))
+	small, err := d.Store(t.Context(), Maildir{Root: dir}, text("small"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.Store(t.Context(), dir, text(strings.Repeat("x", 1<<20)))
+	_, err = d.Store(t.Context(), Maildir{Root: dir}, text(strings.Repeat("x", 1<<20)))
 	var failure *Error
 	if !errors.As(err, &failure) || failure.Op != "write" || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a full disk says %v", err)
 	}
 	wantOne(t, dir, small, "small")
-	if _, err := d.Store(t.Context(), filepath.Join(root, "other"), text("fits again")); err != nil {
+	if _, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, "other")}, text("fits again")); err != nil {
 		t.Errorf("the failed message still takes room: %v", err)
+	}
+}
+
+// testFullDiskTogether fills what is left with simultaneous deliveries, into Maildirs that are not all
+// there.
+func testFullDiskTogether(t *testing.T, root string) {
+	const callers = 100
+	for _, named := range []bool{false, true} {
+		var d Drop
+		d.named.Store(named)
+		message := strings.Repeat("0123456789abcde\n", 512)
+		errs := make([]error, callers)
+		var wait sync.WaitGroup
+		for i := range callers {
+			wait.Go(func() {
+				_, errs[i] = d.Store(t.Context(), Maildir{Root: root, Rel: filepath.Join("many", strconv.Itoa(i%4))}, text(message))
+			})
+		}
+		wait.Wait()
+		delivered := 0
+		for _, err := range errs {
+			if err == nil {
+				delivered++
+			} else if !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("a full disk says %v", err)
+			}
+		}
+		found := 0
+		for i := range 4 {
+			dir := filepath.Join(root, "many", strconv.Itoa(i))
+			for name, content := range files(t, filepath.Join(dir, "new")) {
+				found++
+				if content != message {
+					t.Errorf("%s is %d bytes", name, len(content))
+				}
+			}
+			if left := files(t, filepath.Join(dir, "tmp")); len(left) != 0 {
+				t.Errorf("%d left in tmp", len(left))
+			}
+		}
+		if found != delivered || delivered == 0 || delivered == callers {
+			t.Errorf("%d of %d delivered, %d found", delivered, callers, found)
+		}
+		if err := os.RemoveAll(filepath.Join(root, "many")); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -67,8 +116,46 @@ func testReadOnlyDisk(t *testing.T, root string) {
 	}
 	var d Drop
 	for _, dir := range []string{"user", "new-user"} {
-		if _, err := d.Store(t.Context(), filepath.Join(root, dir), text("x")); !errors.Is(err, syscall.EROFS) {
+		if _, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, dir)}, text("x")); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("a read-only disk says %v for %s", err, dir)
 		}
+	}
+}
+
+func TestAtLeast(t *testing.T) {
+	for release, want := range map[string]bool{
+		"5.8.0": true, "5.7.19-generic": false, "5.10": true, "6.1.0-18-amd64": true, "4.19.0": false,
+		"5.8-rc1": true, "10.0": true, "": false, "x.y": false, "5": false, "5.": false, "6": true,
+	} {
+		if got := atLeast(release, 5, 8); got != want {
+			t.Errorf("%q: %v", release, got)
+		}
+	}
+}
+
+// TestWithoutUnnamed: where /proc is not there, or a file without a name cannot get one, the next
+// delivery makes one that has one.
+func TestWithoutUnnamed(t *testing.T) {
+	dir := makeMaildir(t, t.TempDir())
+	failed := false
+	disk := &scriptedDisk{unnamed: true, before: func(_ int, op, path string) error {
+		if op == "link" && !failed {
+			failed = true
+			return &os.LinkError{Op: op, New: path, Err: syscall.ENOENT}
+		}
+		return nil
+	}}
+	d := Drop{disk: disk}
+	if _, err := d.Store(t.Context(), Maildir{Root: dir}, text("x")); !errors.Is(err, syscall.ENOENT) {
+		t.Error(err)
+	}
+	wantEmpty(t, dir)
+	name, err := d.Store(t.Context(), Maildir{Root: dir}, text("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOne(t, dir, name, "x")
+	if disk.unnamed = false; !d.named.Load() {
+		t.Error("it would try again")
 	}
 }

@@ -2,9 +2,18 @@
 
 package maildrop
 
-import "io/fs"
+import (
+	"io/fs"
+	"os"
+)
 
-func identify(info fs.FileInfo) identity { return identity{size: info.Size()} }
+const openDirectory = 0
 
-// syncDir does nothing: directories cannot be synced here.
-func syncDir(string) error { return nil }
+func identify(fs.FileInfo) identity { return identity{} }
+
+// syncDirectory does nothing: directories cannot be synced here.
+func syncDirectory(*os.File) error { return nil }
+
+func renameNoReplace(root *os.Root, oldPath, newPath string) error {
+	return renameIfAbsent(root, oldPath, newPath)
+}

@@ -4,6 +4,7 @@ package maildrop
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -51,9 +52,9 @@ func TestModes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
 			withUmask(t, tt.umask)
-			d := Drop{DirMode: tt.dirMode, FileMode: tt.fileMode}
+			var d Drop
 			dir := filepath.Join(root, "a", "b", "user")
-			name, err := d.Store(t.Context(), dir, text("hello"))
+			name, err := d.Store(t.Context(), Maildir{Root: dir, DirMode: tt.dirMode, FileMode: tt.fileMode}, text("hello"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,8 +81,9 @@ func TestNeverWiderThanAsked(t *testing.T) {
 		}
 		return err
 	}}
-	d := Drop{DirMode: &dirMode, FileMode: &fileMode, disk: disk}
-	if _, err := d.Store(t.Context(), filepath.Join(root, "m", "u"), text("hello")); err != nil {
+	d := Drop{disk: disk}
+	to := Maildir{Root: filepath.Join(root, "m", "u"), DirMode: &dirMode, FileMode: &fileMode}
+	if _, err := d.Store(t.Context(), to, text("hello")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -100,9 +102,9 @@ func TestExistingDirectoriesKeepTheirMode(t *testing.T) {
 		}
 	}
 	mode := uint32(0o2775)
-	d := Drop{DirMode: &mode}
+	var d Drop
 	for range 2 {
-		if _, err := d.Store(t.Context(), dir, text("hello")); err != nil {
+		if _, err := d.Store(t.Context(), Maildir{Root: dir, DirMode: &mode}, text("hello")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,14 +120,14 @@ func TestLostRace(t *testing.T) {
 	withUmask(t, 0o022)
 	root := t.TempDir()
 	mode := uint32(0o2775)
-	d := Drop{DirMode: &mode, disk: &scriptedDisk{before: func(_ int, op, path string) error {
+	d := Drop{disk: &scriptedDisk{before: func(_ int, op, path string) error {
 		if op == "mkdir" {
 			return os.Mkdir(path, 0o700)
 		}
 		return nil
 	}}}
 	dir := filepath.Join(root, "a", "user")
-	name, err := d.Store(t.Context(), dir, text("hello"))
+	name, err := d.Store(t.Context(), Maildir{Root: dir, DirMode: &mode}, text("hello"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +154,7 @@ func TestSymbolicLinks(t *testing.T) {
 	}
 	var d Drop
 	for dir, there := range map[string]string{"parent/x/u": "real/x/u", "users/u": "real/elsewhere"} {
-		name, err := d.Store(t.Context(), filepath.Join(root, dir), text("hello"))
+		name, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, dir)}, text("hello"))
 		if err != nil {
 			t.Errorf("%s: %v", dir, err)
 			continue
@@ -160,7 +162,7 @@ func TestSymbolicLinks(t *testing.T) {
 		wantOne(t, filepath.Join(root, there), name, "hello")
 	}
 	for dir, want := range map[string]error{"loop/u": syscall.ELOOP, "dangling": syscall.ENOENT, "dangling/u": syscall.ENOENT} {
-		if _, err := d.Store(t.Context(), filepath.Join(root, dir), text("hello")); !errors.Is(err, want) {
+		if _, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, dir)}, text("hello")); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", dir, err, want)
 		}
 	}
@@ -193,7 +195,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 				t.Fatal(err)
 			}
 			var d Drop
-			_, err := d.Store(t.Context(), filepath.Join(root, tt.dir), text("hello"))
+			_, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, tt.dir)}, text("hello"))
 			var failure *Error
 			if !errors.As(err, &failure) || !errors.Is(err, tt.want) || !strings.HasPrefix(failure.Path, root) {
 				t.Errorf("%v, want %v", err, tt.want)
@@ -202,5 +204,92 @@ func TestWhatIsInTheWay(t *testing.T) {
 				t.Errorf("the file is now %q, %v", got, err)
 			}
 		})
+	}
+}
+
+// TestConfinement: below the root no symbolic link leads out of it, and in the Maildir none out of the
+// Maildir.
+func TestConfinement(t *testing.T) {
+	for _, tt := range []struct {
+		name, link, target string // the link is below the root; "OUTSIDE" and "ROOT" stand for paths
+		rel, there         string // there is where it is delivered to, below the root, or "" if it fails
+	}{
+		{"no link", "x", "a", "a/u", "a/u"},
+		{"relative, inside", "b", "a", "b/u", "a/u"},
+		{"relative, inside, deep", "a/x", "../c", "a/x/u", "c/u"},
+		{"the Maildir, inside", "b/u", "../a/v", "b/u", "a/v"},
+		{"absolute, outside", "b", "OUTSIDE", "b/u", ""},
+		{"absolute, inside", "b", "ROOT/a", "b/u", ""},
+		{"climbing out", "b", "../outside", "b/u", ""},
+		{"climbing out and back", "b", "../root/a", "b/u", ""},
+		{"the Maildir, outside", "a/u", "../../outside", "a/u", ""},
+		{"new, outside", "a/u/new", "OUTSIDE", "a/u", ""},
+		{"tmp, outside", "a/u/tmp", "OUTSIDE", "a/u", ""},
+		{"cur, outside", "a/u/cur", "OUTSIDE", "a/u", ""},
+		{"new, beside the Maildir", "a/u/new", "../v", "a/u", ""},
+		{"dangling, outside", "b", "../outside/more", "b/u", ""},
+		{"loop", "b", "b", "b/u", ""},
+	} {
+		for _, named := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, named %v", tt.name, named), func(t *testing.T) {
+				top := t.TempDir()
+				root, outside := filepath.Join(top, "root"), filepath.Join(top, "outside")
+				link := filepath.Join(root, tt.link)
+				for _, dir := range []string{root, outside, filepath.Join(root, "a", "v"), filepath.Join(root, "c"), filepath.Dir(link)} {
+					if err := os.MkdirAll(dir, 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.Symlink(strings.NewReplacer("OUTSIDE", outside, "ROOT", root).Replace(tt.target), link); err != nil {
+					t.Fatal(err)
+				}
+				var d Drop
+				d.named.Store(named)
+				for _, known := range []bool{false, true} { // the Maildir is there the second time
+					name, err := d.Store(t.Context(), Maildir{Root: root, Rel: tt.rel}, text("hello"))
+					if (err == nil) != (tt.there != "") {
+						t.Fatalf("known %v: %v", known, err)
+					}
+					if err != nil {
+						continue
+					}
+					if got := files(t, filepath.Join(root, tt.there, "new")); got[name] != "hello" {
+						t.Errorf("%s holds %q", tt.there, got)
+					}
+				}
+				wantNames(t, top, "outside", "root")
+				wantNames(t, outside)
+				if err := d.Clean(t.Context(), Maildir{Root: root, Rel: tt.rel}); tt.there != "" && err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// TestPipeInTheWay: a pipe under a directory's name makes nobody wait for its other end.
+func TestPipeInTheWay(t *testing.T) {
+	for _, at := range []string{"pipe", "u/new", "u/tmp", "u/cur"} {
+		root := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(root, "u"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mkfifo(filepath.Join(root, at), 0o600); err != nil {
+			t.Skip(err)
+		}
+		var d Drop
+		for _, rel := range []string{"u", "pipe", "pipe/u"} {
+			if at != "pipe" && rel != "u" || at == "pipe" && rel == "u" {
+				continue
+			}
+			if _, err := d.Store(t.Context(), Maildir{Root: root, Rel: rel}, text("x")); !errors.Is(err, syscall.ENOTDIR) {
+				t.Errorf("%s into %s: %v", at, rel, err)
+			}
+			if at == "pipe" {
+				if _, err := d.Store(t.Context(), Maildir{Root: filepath.Join(root, rel)}, text("x")); !errors.Is(err, syscall.ENOTDIR) {
+					t.Errorf("%s as the root: %v", rel, err)
+				}
+			}
+		}
 	}
 }

@@ -20,16 +20,16 @@ func Example() {
 	defer os.RemoveAll(root)
 
 	mode := uint32(0o2770)
-	drop := &maildrop.Drop{DirMode: &mode}
-	dir := filepath.Join(root, "example.com", "user")
-	name, err := drop.Store(context.Background(), dir, func() (io.ReadCloser, error) {
+	var drop maildrop.Drop
+	to := maildrop.Maildir{Root: root, Rel: filepath.Join("example.com", "user"), DirMode: &mode}
+	name, err := drop.Store(context.Background(), to, func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader("Subject: hello\r\n\r\nhello\r\n")), nil
 	})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	content, err := os.ReadFile(filepath.Join(dir, "new", name))
+	content, err := os.ReadFile(filepath.Join(root, "example.com", "user", "new", name))
 	fmt.Printf("%q %v\n", content, err)
 	// Output: "Subject: hello\r\n\r\nhello\r\n" <nil>
 }

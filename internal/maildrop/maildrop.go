@@ -1,84 +1,73 @@
-// Package maildrop writes messages into Maildirs so that they survive a power cut. It renders no
-// paths and knows no recipients: it gets the path of a Maildir and bytes, and the bytes in the file
-// are the bytes it got.
-//
-// # What is on disk after a crash
-//
-// A delivery does one thing after another, each only when the one before it has succeeded:
-//
-//  1. Missing directories are made from the top down. Each is synced once it has its mode, and its
-//     parent is synced before anything is made inside. tmp comes last, when all else is durable.
-//  2. A file is created in tmp, under a name that must not exist.
-//  3. The content is written to it.
-//  4. The file is synced and closed.
-//  5. A second name for it is made in new (link), which fails if that name exists.
-//  6. new is synced.
-//  7. The name in tmp is removed, and [Drop.Store] returns.
-//
-// Suppose the machine stops, and the disk keeps what was synced and any part of what was not:
-//
-//   - during 1: some of the directories, none with anything in it. A later delivery makes the rest. It
-//     first syncs the parent of the deepest directory that it finds, for that one may not be durable
-//     yet; the ones above it are, or nothing would have been made inside them. In the same way the
-//     presence of tmp says that the path to new is durable, to every process that keeps this order.
-//   - during 2 to 4: nothing in new. tmp may hold a file with any part of the content, which no reader
-//     of a Maildir looks at, and which is to be removed after 36 hours, as the Maildir convention
-//     says.
-//   - during 5 and 6: new holds the message or does not, and if it does it is whole, because the
-//     content was durable before the name was made. tmp may still have the other name of the same file.
-//     The delivery has not been reported: the host tries again, and if the name is there, the message
-//     is there twice. That is the price of never losing it.
-//   - during 7 and ever after: new holds the message, whole. At worst the name in tmp is back.
-//
-// So a message is reported only when it is whole in new, and nothing else ever appears in new. Were
-// the name in tmp removed before new is synced, a crash could leave the removal without the new
-// name, and lose the message.
-//
-// Where the file system has no links, step 5 is a rename that does not replace, and 7 has nothing to
-// remove. A crash during 5 and 6 may then leave the file under either name: in new or out of it, the
-// same holds.
-//
-// A sync that failed is never repeated to be believed: the file is given up, and its names are removed.
-// Should a crash then bring one back, the host delivers the message a second time. Windows has no sync for
-// directories; what it keeps of steps 1 and 6 is up to its file system.
-//
-// Whoever is killed rather than cut off leaves what the disk would have kept in full: at worst a file
-// in tmp, a message that was not reported, or a directory that has not yet got its mode.
 package maildrop
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Drop stores messages in Maildirs. Its zero value works. It is safe for concurrent use, and must not
-// be copied or changed once it is in use.
+// Drop stores messages in Maildirs. One should serve all of a process: simultaneous calls of one Drop
+// share the syncs of their file systems, and its turns. Its zero value works. It is safe for concurrent
+// use, and must not be copied or changed once it is in use.
 type Drop struct {
+	// Hostname is the host's part of file names. It should be unique among the hosts that share a
+	// Maildir. With "" it is what os.Hostname said first.
+	Hostname string
+	// Threads is how many calls may be in system calls at a time, beside one for each file system
+	// that syncs; 0 means 64. Reading the message counts as one. The others wait for their turn.
+	Threads int
+	// Open is how many calls may have files open at a time; 0 means 256. The others wait for their turn.
+	Open int
+
+	startOnce sync.Once
+	host      string        // Hostname, fit for a file name
+	slots     *slots        // for Threads
+	opened    chan struct{} // has room for Open
+	groups    groups
+	cleaned   cleaned
+	counter   atomic.Uint64 // of file names
+	buffers   sync.Pool     // of *[bufferSize]byte
+	named     atomic.Bool   // files must have a name from the beginning
+
+	now  func() time.Time // nil: time.Now
+	disk disk             // nil: the operating system's
+}
+
+// Maildir is where a message goes to, and how it is kept there.
+type Maildir struct {
+	// Root is an absolute path without "..", "." and doubled slashes. Its symbolic links are followed.
+	Root string
+	// Rel is a path below Root, relative and as clean; "" and "." are Root itself. Below Root, a symbolic
+	// link is followed only if it is relative and stays below Root, and in the Maildir only if it stays in
+	// the Maildir: with any other the delivery fails.
+	Rel string
+
 	// DirMode is the mode of every directory that Store creates, missing parents included, in Unix
 	// bits from 0 to 07777, whatever the umask. Directories that exist are left as they are. With nil
 	// a directory gets 0777 less the umask.
 	DirMode *uint32
 	// FileMode is the mode of the message's file, in the same way. With nil it is 0666 less the umask.
 	FileMode *uint32
-	// Hostname is the host's part of file names. It should be unique among the hosts that share a
-	// Maildir. With "" it is what os.Hostname said first.
-	Hostname string
-
-	hostOnce sync.Once
-	host     string        // Hostname, fit for a file name
-	counter  atomic.Uint64 // of file names
-	buffers  sync.Pool     // of *[bufferSize]byte
-
-	now  func() time.Time // nil: time.Now
-	disk disk             // nil: the operating system's
+	// NoSync leaves out the syncs of a message. One that was reported is then whole in new for all who
+	// look, and survives the end of the process, but a machine that stops may lose it, or keep its name
+	// with any part of the content. Directories are synced all the same: that is once for each, and
+	// those who do sync rely on it.
+	NoSync bool
 }
+
+// Threads and Open, if they are not set. Each open call has up to four files open.
+const (
+	defaultThreads = 64
+	defaultOpen    = 256
+)
 
 // bufferSize is how much of a message is in memory at a time.
 const bufferSize = 64 << 10
@@ -97,59 +86,85 @@ func (e *Error) Error() string {
 	cause := e.Err
 	switch err := cause.(type) {
 	case *fs.PathError:
-		if err.Path == e.Path {
+		if e.names(err.Path) {
 			cause = err.Err
 		}
 	case *os.LinkError:
-		if err.New == e.Path {
+		if e.names(err.New) {
 			cause = err.Err
 		}
 	}
 	return fmt.Sprintf("%s %q: %v", e.Op, e.Path, cause)
 }
 
+// names reports whether path is ours, or the end of it, below a directory that is open.
+func (e *Error) names(path string) bool {
+	return path == e.Path || path == "." || strings.HasSuffix(e.Path, string(filepath.Separator)+path)
+}
+
 func (e *Error) Unwrap() error { return e.Err }
 
-// Store writes one message into the Maildir at dir and returns the name of its file in dir/new. When
-// it returns without an error, the message is whole in new and durable.
-//
-// dir is an absolute path without "..", "." and doubled slashes. It is created with cur, new, tmp and
-// all missing parents; a symbolic link to a directory is as good as one.
+// Store writes one message into a Maildir and returns the name of its file in new. When it returns
+// without an error, the message is whole in new and durable. The Maildir is created with cur, new, tmp
+// and all missing parents, those of its root included.
 //
 // content is called once, before anything is created. It is read to its end and closed; an error in
 // reading it ends the delivery.
 //
-// ctx is looked at between the steps, up to the link in new; from there on the delivery is finished.
-// A single step is not interrupted.
+// ctx is looked at between the steps, up to the link in new, and ends the waiting for others; from the
+// link on the delivery is finished. A single step is not interrupted.
 //
 // Errors are of type *Error. After one, neither tmp nor new holds anything of this call, as far as the
-// file system let it be removed. Directories that were created stay.
-func (d *Drop) Store(ctx context.Context, dir string, content func() (io.ReadCloser, error)) (name string, err error) {
-	if err := d.check(dir); err != nil {
+// file system let it be removed; while all Threads are busy, the name in tmp goes once the next of
+// them comes back. Directories that were created stay.
+func (d *Drop) Store(ctx context.Context, to Maildir, content func() (io.ReadCloser, error)) (name string, err error) {
+	v, err := d.newDelivery(ctx, to)
+	if err != nil {
 		return "", err
 	}
-	v := delivery{drop: d, disk: d.disk, dir: dir}
+	if err := v.proceed(); err != nil {
+		return "", err
+	}
+	select {
+	case d.opened <- struct{}{}:
+	case <-ctx.Done():
+		return "", v.proceed()
+	}
+	return v.store(content)
+}
+
+func (d *Drop) newDelivery(ctx context.Context, to Maildir) (*delivery, error) {
+	to.Rel = cmp.Or(to.Rel, ".")
+	if err := to.check(); err != nil {
+		return nil, err
+	}
+	d.startOnce.Do(d.start)
+	v := &delivery{ctx: ctx, drop: d, disk: d.disk, to: to, dir: filepath.Join(to.Root, to.Rel)}
 	if v.disk == nil {
 		v.disk = osDisk{}
 	}
-	if err := v.proceed(ctx); err != nil {
-		return "", err
-	}
-	message, err := content()
-	if err != nil {
-		return "", &Error{"open the message for", dir, err}
-	}
-	defer message.Close()
-	return v.store(ctx, message)
+	return v, nil
 }
 
-func (d *Drop) check(dir string) error {
-	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
-		return &Error{"use", dir, fmt.Errorf("%w: the path is not absolute and clean", fs.ErrInvalid)}
+func (d *Drop) start() {
+	d.host = hostPart(d.Hostname)
+	d.slots = newSlots(cmp.Or(max(d.Threads, 0), defaultThreads))
+	d.opened = make(chan struct{}, cmp.Or(max(d.Open, 0), defaultOpen))
+}
+
+func (m *Maildir) check() error {
+	invalid := func(path, format string, args ...any) error {
+		return &Error{"use", path, fmt.Errorf("%w: "+format, append([]any{fs.ErrInvalid}, args...)...)}
 	}
-	for _, mode := range []*uint32{d.DirMode, d.FileMode} {
+	if !filepath.IsAbs(m.Root) || filepath.Clean(m.Root) != m.Root {
+		return invalid(m.Root, "the path is not absolute and clean")
+	}
+	if !filepath.IsLocal(m.Rel) || filepath.Clean(m.Rel) != m.Rel {
+		return invalid(m.Rel, "the path is not relative and clean")
+	}
+	for _, mode := range []*uint32{m.DirMode, m.FileMode} {
 		if mode != nil && *mode > 0o7777 {
-			return &Error{"use", dir, fmt.Errorf("%w: the mode %#o is out of range (0 to 07777)", fs.ErrInvalid, *mode)}
+			return invalid(filepath.Join(m.Root, m.Rel), "the mode %#o is out of range (0 to 07777)", *mode)
 		}
 	}
 	return nil

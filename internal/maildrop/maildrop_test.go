@@ -33,7 +33,7 @@ func TestStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "a", "b", "user")
 			var d Drop
-			id, err := d.Store(t.Context(), dir, text(content))
+			id, err := d.Store(t.Context(), Maildir{Root: dir}, text(content))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -51,7 +51,7 @@ func TestAnotherReaderFindsTheMessages(t *testing.T) {
 	want := map[string]string{}
 	for i := range 3 {
 		content := fmt.Sprintf("Subject: %d\r\n\r\nbody\r\n", i)
-		name, err := d.Store(t.Context(), dir, text(content))
+		name, err := d.Store(t.Context(), Maildir{Root: dir}, text(content))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +101,7 @@ func TestName(t *testing.T) {
 			}
 			return nil
 		}}
-		name, err := d.Store(t.Context(), dir, text("hello"))
+		name, err := d.Store(t.Context(), Maildir{Root: dir}, text("hello"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestHostnameOfTheSystem(t *testing.T) {
 		t.Skip(err)
 	}
 	var d Drop
-	id, err := d.Store(t.Context(), t.TempDir(), text(""))
+	id, err := d.Store(t.Context(), Maildir{Root: t.TempDir()}, text(""))
 	if err != nil || !strings.Contains(id, "."+sanitizeHost(name)+",S=") {
 		t.Errorf("%q, %v: no host %q in it", id, err, name)
 	}
@@ -150,7 +150,7 @@ func TestSimultaneous(t *testing.T) {
 	for range workers {
 		wait.Go(func() {
 			for i := range work {
-				name, err := drops[i%2].Store(context.Background(), dir, text(content(i)))
+				name, err := drops[i%2].Store(context.Background(), Maildir{Root: dir}, text(content(i)))
 				if err != nil {
 					t.Error(err)
 				}
@@ -193,7 +193,7 @@ func TestContentThatFails(t *testing.T) {
 	} {
 		dir := makeMaildir(t, t.TempDir())
 		var d Drop
-		id, err := d.Store(t.Context(), dir, content)
+		id, err := d.Store(t.Context(), Maildir{Root: dir}, content)
 		var failure *Error
 		if id != "" || !errors.As(err, &failure) || failure.Path != dir {
 			t.Errorf("%s: %q, %v", name, id, err)
@@ -236,7 +236,7 @@ func TestContentIsOpenedOnceAndClosed(t *testing.T) {
 	} {
 		var d Drop
 		body, opened := &closeRecorder{Reader: strings.NewReader("x")}, 0
-		_, _ = d.Store(tt.ctx, tt.dir, func() (io.ReadCloser, error) { opened++; return body, nil })
+		_, _ = d.Store(tt.ctx, Maildir{Root: tt.dir}, func() (io.ReadCloser, error) { opened++; return body, nil })
 		if opened != tt.opened || body.closed != tt.opened {
 			t.Errorf("%s: opened %d times, closed %d times, want %d", tt.name, opened, body.closed, tt.opened)
 		}
@@ -250,7 +250,7 @@ func TestLargeMessageIsStreamed(t *testing.T) {
 	var d Drop
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	name, err := d.Store(t.Context(), dir, func() (io.ReadCloser, error) { return io.NopCloser(&endless{size}), nil })
+	name, err := d.Store(t.Context(), Maildir{Root: dir}, func() (io.ReadCloser, error) { return io.NopCloser(&endless{size}), nil })
 	runtime.ReadMemStats(&after)
 	if err != nil {
 		t.Fatal(err)
@@ -269,21 +269,25 @@ func TestPathsAndModesThatAreRefused(t *testing.T) {
 	tooMuch := uint32(0o10000)
 	for _, tt := range []struct {
 		name string
-		drop *Drop
-		dir  string
+		to   Maildir
+		path string // in the error
 	}{
-		{"empty", &Drop{}, ""},
-		{"relative", &Drop{}, "mail/user"},
-		{"climbing", &Drop{}, absolute + "/a/../../user"},
-		{"dot", &Drop{}, absolute + "/./user"},
-		{"double slash", &Drop{}, absolute + "//user"},
-		{"slash at the end", &Drop{}, absolute + "/user/"},
-		{"directory mode", &Drop{DirMode: &tooMuch}, absolute + "/user"},
-		{"file mode", &Drop{FileMode: &tooMuch}, absolute + "/user"},
+		{"empty", Maildir{}, ""},
+		{"relative", Maildir{Root: "mail/user"}, "mail/user"},
+		{"climbing", Maildir{Root: absolute + "/a/../../user"}, absolute + "/a/../../user"},
+		{"dot", Maildir{Root: absolute + "/./user"}, absolute + "/./user"},
+		{"double slash", Maildir{Root: absolute + "//user"}, absolute + "//user"},
+		{"slash at the end", Maildir{Root: absolute + "/user/"}, absolute + "/user/"},
+		{"below, absolute", Maildir{Root: absolute, Rel: "/user"}, "/user"},
+		{"below, climbing", Maildir{Root: absolute, Rel: "../user"}, "../user"},
+		{"below, not clean", Maildir{Root: absolute, Rel: "a/./user"}, "a/./user"},
+		{"directory mode", Maildir{Root: absolute, Rel: "user", DirMode: &tooMuch}, absolute + "/user"},
+		{"file mode", Maildir{Root: absolute, Rel: "user", FileMode: &tooMuch}, absolute + "/user"},
 	} {
-		_, err := tt.drop.Store(t.Context(), tt.dir, text("x"))
+		var d Drop
+		_, err := d.Store(t.Context(), tt.to, text("x"))
 		var failure *Error
-		if !errors.As(err, &failure) || failure.Path != tt.dir || !errors.Is(err, fs.ErrInvalid) {
+		if !errors.As(err, &failure) || failure.Path != tt.path || !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
@@ -311,15 +315,17 @@ func TestErrorText(t *testing.T) {
 func TestNamesInUseAreNotTouched(t *testing.T) {
 	clock := time.Unix(1700000000, 5)
 	newDrop := func(disk disk) *Drop {
-		return &Drop{Hostname: "mx", now: func() time.Time { return clock }, disk: disk}
+		d := &Drop{Hostname: "mx", now: func() time.Time { return clock }, disk: disk}
+		d.startOnce.Do(d.start)
+		return d
 	}
 	t.Run("tmp", func(t *testing.T) {
 		dir := makeMaildir(t, t.TempDir())
-		taken := filepath.Join(dir, "tmp", newDrop(nil).newStamp().tmpName())
+		taken := filepath.Join(dir, "tmp", newDrop(&scriptedDisk{}).newStamp().tmpName())
 		if err := os.WriteFile(taken, []byte("another's"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		name, err := newDrop(nil).Store(t.Context(), dir, text("ours"))
+		name, err := newDrop(&scriptedDisk{}).Store(t.Context(), Maildir{Root: dir}, text("ours"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +350,7 @@ func TestNamesInUseAreNotTouched(t *testing.T) {
 				}
 				return nil
 			}}
-			name, err := newDrop(disk).Store(t.Context(), dir, text("ours"))
+			name, err := newDrop(disk).Store(t.Context(), Maildir{Root: dir}, text("ours"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -368,7 +374,7 @@ func TestNamesInUseAreNotTouched(t *testing.T) {
 				}
 				return nil
 			}}
-			_, err := newDrop(disk).Store(t.Context(), dir, text("x"))
+			_, err := newDrop(disk).Store(t.Context(), Maildir{Root: dir}, text("x"))
 			if !errors.Is(err, fs.ErrExist) || tries != maxNames {
 				t.Errorf("%s: %v after %d tries", full, err, tries)
 			}
@@ -386,13 +392,18 @@ func TestRenameIfAbsent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := renameIfAbsent(a, b); !errors.Is(err, fs.ErrExist) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := renameIfAbsent(root, "a", "b"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("onto a file: %v", err)
 	}
-	if err := renameIfAbsent(a, filepath.Join(dir, "c")); err != nil {
+	if err := renameIfAbsent(root, "a", "c"); err != nil {
 		t.Error(err)
 	}
-	if err := renameIfAbsent(filepath.Join(dir, "c"), filepath.Join(b, "x")); err == nil {
+	if err := renameIfAbsent(root, "c", filepath.Join("b", "x")); err == nil {
 		t.Error("into a file: no error")
 	}
 	if got, want := files(t, dir), map[string]string{"b": "b", "c": "a"}; !maps.Equal(got, want) {
@@ -408,7 +419,7 @@ func TestLinkWhoseReplyGotLost(t *testing.T) {
 		}
 		return err
 	}}}
-	name, err := d.Store(t.Context(), dir, text("hello"))
+	name, err := d.Store(t.Context(), Maildir{Root: dir}, text("hello"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +436,7 @@ func TestDirectoriesThatVanish(t *testing.T) {
 		if err := os.RemoveAll(filepath.Join(dir, gone)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.Store(t.Context(), dir, text("x")); err != nil {
+		if _, err := d.Store(t.Context(), Maildir{Root: dir}, text("x")); err != nil {
 			t.Fatalf("without %q: %v", gone, err)
 		}
 		entries, err := os.ReadDir(dir)

@@ -22,11 +22,14 @@ type stamp struct {
 }
 
 func (d *Drop) newStamp() stamp {
-	now := time.Now
+	return stamp{d.clock(), d.counter.Add(1), os.Getpid(), d.host}
+}
+
+func (d *Drop) clock() time.Time {
 	if d.now != nil {
-		now = d.now
+		return d.now()
 	}
-	return stamp{now(), d.counter.Add(1), os.Getpid(), d.hostPart()}
+	return time.Now()
 }
 
 // tmpName is SECS.#COUNTERMNANOSPPID.HOST, the counter in hex.
@@ -36,27 +39,27 @@ func (s stamp) tmpName() string {
 
 // newName is SECS.#COUNTERMNANOSPPIDVDEVIINODE.HOST,S=BYTES. Readers that know Maildir++ take the size
 // from there and need not ask the file for it.
-func (s stamp) newName(id identity) string {
-	return fmt.Sprintf("%s%s.%s,S=%d", s.unique(), id.place, s.host, id.size)
+func (s stamp) newName(id identity, size int64) string {
+	place := ""
+	if id != (identity{}) {
+		place = fmt.Sprintf("V%dI%d", id.device, id.inode)
+	}
+	return fmt.Sprintf("%s%s.%s,S=%d", s.unique(), place, s.host, size)
 }
 
 func (s stamp) unique() string {
 	return fmt.Sprintf("%d.#%xM%dP%d", s.time.Unix(), s.counter, s.time.Nanosecond(), s.pid)
 }
 
-// hostPart returns the host's name as it stands in file names.
-func (d *Drop) hostPart() string {
-	d.hostOnce.Do(func() {
-		name := d.Hostname
-		if name == "" {
-			name, _ = os.Hostname()
-		}
-		if name == "" {
-			name = "localhost"
-		}
-		d.host = sanitizeHost(name)
-	})
-	return d.host
+// hostPart returns a host's name as it stands in file names, this host's for "".
+func hostPart(name string) string {
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	if name == "" {
+		name = "localhost"
+	}
+	return sanitizeHost(name)
 }
 
 // sanitizeHost writes what has a meaning in a path or a Maildir name (slash, colon, comma) and

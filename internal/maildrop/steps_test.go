@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -16,7 +18,7 @@ import (
 func TestOrderOfSteps(t *testing.T) {
 	dirMode, fileMode, privileged := uint32(0o2770), uint32(0o660), uint32(0o6755)
 	file := []string{
-		"create /m/u/tmp", "fchmod /m/u/tmp", "write /m/u/tmp", "fsync /m/u/tmp", "fstat /m/u/tmp", "close /m/u/tmp",
+		"create /m/u/tmp", "fstat /m/u/tmp", "fchmod /m/u/tmp", "write /m/u/tmp", "fsync /m/u/tmp", "close /m/u/tmp",
 		"link /m/u/new", "sync /m/u/new", "remove /m/u/tmp",
 	}
 	for _, tt := range []struct {
@@ -43,9 +45,9 @@ func TestOrderOfSteps(t *testing.T) {
 			"mkdir /m/u/tmp", "sync /m/u/tmp", "sync /m/u",
 		}, file...)},
 		{"all there", &dirMode, &fileMode, []string{"m/u/cur", "m/u/new", "m/u/tmp"}, file},
-		{"no modes", nil, nil, []string{"m/u/cur", "m/u/new", "m/u/tmp"}, slices.Concat(file[:1], file[2:])},
+		{"no modes", nil, nil, []string{"m/u/cur", "m/u/new", "m/u/tmp"}, slices.Concat(file[:2], file[3:])},
 		{"setuid", nil, &privileged, []string{"m/u/cur", "m/u/new", "m/u/tmp"},
-			slices.Concat(file[:3], []string{"fchmod /m/u/tmp"}, file[3:])},
+			slices.Concat(file[:4], []string{"fchmod /m/u/tmp"}, file[4:])},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -55,11 +57,12 @@ func TestOrderOfSteps(t *testing.T) {
 				}
 			}
 			disk := &scriptedDisk{root: root}
-			d := Drop{DirMode: tt.dirMode, FileMode: tt.fileMode, disk: disk}
-			if _, err := d.Store(t.Context(), filepath.Join(root, "m", "u"), text("hello")); err != nil {
+			d := Drop{disk: disk}
+			to := Maildir{Root: filepath.Join(root, "m", "u"), DirMode: tt.dirMode, FileMode: tt.fileMode}
+			if _, err := d.Store(t.Context(), to, text("hello")); err != nil {
 				t.Fatal(err)
 			}
-			got := slices.DeleteFunc(disk.log, func(s string) bool { return strings.HasPrefix(s, "stat ") })
+			got := disk.steps()
 			for i := range got {
 				got[i] = strings.Replace(got[i], filepath.Dir(root), "/", 1)
 			}
@@ -70,14 +73,72 @@ func TestOrderOfSteps(t *testing.T) {
 	}
 }
 
+// TestOrderOfStepsTogether: the same with files without a name, and in a group that one delivery has
+// for itself and that others join.
+func TestOrderOfStepsTogether(t *testing.T) {
+	root := t.TempDir()
+	makeMaildir(t, filepath.Join(root, "u"))
+	disk := &scriptedDisk{root: root, unnamed: true, volumes: true}
+	d := Drop{disk: disk}
+	var wait sync.WaitGroup
+	store := func(name string) {
+		if _, err := d.Store(t.Context(), Maildir{Root: root, Rel: "u"}, text(name)); err != nil {
+			t.Error(err)
+		}
+	}
+	joined := 0
+	disk.before = func(_ int, op, path string) error {
+		if op == "fsync" && joined == 0 { // the first syncs by itself, and two come
+			for range 2 {
+				joined++
+				wait.Go(func() { store("more") })
+			}
+			for waiting := 0; waiting < joined; {
+				runtime.Gosched()
+				d.groups.mu.Lock()
+				for _, g := range d.groups.byDevice {
+					g.mu.Lock()
+					waiting = len(g.written)
+					g.mu.Unlock()
+				}
+				d.groups.mu.Unlock()
+			}
+		}
+		return nil
+	}
+	store("first")
+	wait.Wait()
+	if t.Failed() {
+		return
+	}
+	began := []string{"create /u/tmp", "fstat /u/tmp", "open volume", "write /u/tmp", "fsync /u/tmp"}
+	// What the two do before they wait may mix.
+	want := []string{
+		"link /u/new",                // the first's
+		"syncfs ",                    // its link, and their contents
+		"link /u/new", "link /u/new", // theirs
+		"syncfs ",
+	}
+	got := slices.DeleteFunc(slices.Clone(disk.log), func(s string) bool {
+		op, place, _ := strings.Cut(s, " ")
+		return op == "stat" || op == "close" || op == "open" && place != "volume"
+	})
+	if !slices.Equal(got[:len(began)], began) {
+		t.Errorf("began with %q, want %q", got, began)
+	}
+	if i := slices.Index(got, "link /u/new"); !slices.Equal(got[i:], want) {
+		t.Errorf("went on with %q, want %q", got[i:], want)
+	}
+}
+
 // attempt makes one delivery into a Maildir that is not there yet, with a hand in the disk.
 func attempt(t *testing.T, ctx context.Context, disk *scriptedDisk) (dir, name string, err error) {
 	t.Helper()
 	disk.root = t.TempDir()
 	dirMode, fileMode := uint32(0o770), uint32(0o660)
-	d := Drop{DirMode: &dirMode, FileMode: &fileMode, disk: disk}
+	d := Drop{disk: disk}
 	dir = filepath.Join(disk.root, "m", "u")
-	name, err = d.Store(ctx, dir, text("hello"))
+	name, err = d.Store(ctx, Maildir{Root: dir, DirMode: &dirMode, FileMode: &fileMode}, text("hello"))
 	return dir, name, err
 }
 

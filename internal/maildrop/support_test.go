@@ -2,10 +2,12 @@ package maildrop
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +16,9 @@ import (
 // scriptedDisk is the real disk with a look at, and a hand in, every operation.
 type scriptedDisk struct {
 	osDisk
-	root string // cut from the paths in log
+	root    string // cut from the paths in log
+	unnamed bool   // it has files without a name
+	volumes bool   // it can be synced as a whole
 
 	mu  sync.Mutex
 	log []string // "link new", "write tmp", "sync .": the operation and the directory it is in
@@ -27,7 +31,8 @@ type scriptedDisk struct {
 
 func (d *scriptedDisk) do(op, path string, operation func() error) error {
 	place := strings.TrimPrefix(filepath.Dir(path), d.root)
-	if op == "mkdir" || op == "chmod" || op == "sync" || op == "stat" {
+	switch op {
+	case "mkdir", "chmod", "sync", "stat", "open", "syncfs":
 		place = strings.TrimPrefix(path, d.root)
 	}
 	d.mu.Lock()
@@ -46,6 +51,13 @@ func (d *scriptedDisk) do(op, path string, operation func() error) error {
 	return err
 }
 
+// steps are the log without what only looks.
+func (d *scriptedDisk) steps() []string {
+	return slices.DeleteFunc(slices.Clone(d.log), func(s string) bool {
+		return strings.HasPrefix(s, "stat ") || strings.HasPrefix(s, "open ")
+	})
+}
+
 func (d *scriptedDisk) stat(path string) (info fs.FileInfo, err error) {
 	err = d.do("stat", path, func() (err error) { info, err = d.osDisk.stat(path); return err })
 	return info, err
@@ -59,22 +71,6 @@ func (d *scriptedDisk) chmod(path string, mode fs.FileMode) error {
 	return d.do("chmod", path, func() error { return d.osDisk.chmod(path, mode) })
 }
 
-func (d *scriptedDisk) create(path string, perm fs.FileMode) (f file, err error) {
-	err = d.do("create", path, func() (err error) { f, err = d.osDisk.create(path, perm); return err })
-	if err != nil {
-		return nil, err
-	}
-	return &scriptedFile{f, d, path}, nil
-}
-
-func (d *scriptedDisk) link(oldPath, newPath string) error {
-	return d.do("link", newPath, func() error { return d.osDisk.link(oldPath, newPath) })
-}
-
-func (d *scriptedDisk) rename(oldPath, newPath string) error {
-	return d.do("rename", newPath, func() error { return d.osDisk.rename(oldPath, newPath) })
-}
-
 func (d *scriptedDisk) remove(path string) error {
 	return d.do("remove", path, func() error { return d.osDisk.remove(path) })
 }
@@ -82,6 +78,124 @@ func (d *scriptedDisk) remove(path string) error {
 func (d *scriptedDisk) syncDir(path string) error {
 	return d.do("sync", path, func() error { return d.osDisk.syncDir(path) })
 }
+
+func (d *scriptedDisk) open(path string) (t tree, err error) {
+	err = d.do("open", path, func() (err error) { t, err = d.osDisk.open(path); return err })
+	if err != nil {
+		return nil, err
+	}
+	return &scriptedTree{t, d, path}, nil
+}
+
+// scriptedTree is a tree of a scriptedDisk.
+type scriptedTree struct {
+	tree
+	disk *scriptedDisk
+	top  string
+}
+
+func (t *scriptedTree) do(op, path string, operation func() error) error {
+	return t.disk.do(op, filepath.Join(t.top, path), operation)
+}
+
+func (t *scriptedTree) stat(path string) (info fs.FileInfo, err error) {
+	err = t.do("stat", path, func() (err error) { info, err = t.tree.stat(path); return err })
+	return info, err
+}
+
+func (t *scriptedTree) mkdir(path string, perm fs.FileMode) error {
+	return t.do("mkdir", path, func() error { return t.tree.mkdir(path, perm) })
+}
+
+func (t *scriptedTree) chmod(path string, mode fs.FileMode) error {
+	return t.do("chmod", path, func() error { return t.tree.chmod(path, mode) })
+}
+
+func (t *scriptedTree) remove(path string) error {
+	return t.do("remove", path, func() error { return t.tree.remove(path) })
+}
+
+func (t *scriptedTree) syncDir(path string) error {
+	return t.do("sync", path, func() error { return t.tree.syncDir(path) })
+}
+
+func (t *scriptedTree) link(oldPath, newPath string) error {
+	return t.do("link", newPath, func() error { return t.tree.link(oldPath, newPath) })
+}
+
+func (t *scriptedTree) rename(oldPath, newPath string) error {
+	return t.do("rename", newPath, func() error { return t.tree.rename(oldPath, newPath) })
+}
+
+func (t *scriptedTree) open(path string) (below tree, err error) {
+	err = t.do("open", path, func() (err error) { below, err = t.tree.open(path); return err })
+	if err != nil {
+		return nil, err
+	}
+	return &scriptedTree{below, t.disk, filepath.Join(t.top, path)}, nil
+}
+
+func (t *scriptedTree) openDir(path string) (dir directory, err error) {
+	err = t.do("open", path, func() (err error) { dir, err = t.tree.openDir(path); return err })
+	if err != nil {
+		return nil, err
+	}
+	return &scriptedDirectory{dir, t.disk, filepath.Join(t.top, path)}, nil
+}
+
+func (t *scriptedTree) create(path string, perm fs.FileMode) (f file, err error) {
+	err = t.do("create", path, func() (err error) { f, err = t.tree.create(path, perm); return err })
+	if err != nil {
+		return nil, err
+	}
+	return &scriptedFile{f, t.disk, filepath.Join(t.top, path)}, nil
+}
+
+func (t *scriptedTree) createUnnamed(dir string, perm fs.FileMode) (f file, err error) {
+	if !t.disk.unnamed {
+		return nil, errors.ErrUnsupported
+	}
+	path := filepath.Join(dir, "unnamed")
+	err = t.do("create", path, func() (err error) { f, err = t.tree.createUnnamed(dir, perm); return err })
+	if err != nil {
+		return nil, err
+	}
+	return &scriptedFile{f, t.disk, filepath.Join(t.top, path)}, nil
+}
+
+// scriptedDirectory is an open directory of a scriptedDisk.
+type scriptedDirectory struct {
+	directory
+	disk *scriptedDisk
+	path string
+}
+
+func (d *scriptedDirectory) sync() error { return d.disk.do("sync", d.path, d.directory.sync) }
+
+func (d *scriptedDirectory) link(f file, name string) error {
+	return d.disk.do("link", filepath.Join(d.path, name), func() error {
+		return d.directory.link(f.(*scriptedFile).file, name)
+	})
+}
+
+func (d *scriptedDirectory) volume() (v volume, err error) {
+	if !d.disk.volumes {
+		return nil, errors.ErrUnsupported
+	}
+	err = d.disk.do("open", "volume", func() (err error) { v, err = d.directory.volume(); return err })
+	if err != nil {
+		return nil, err
+	}
+	return &scriptedVolume{v, d.disk}, nil
+}
+
+// scriptedVolume is a file system of a scriptedDisk.
+type scriptedVolume struct {
+	volume
+	disk *scriptedDisk
+}
+
+func (v *scriptedVolume) sync() error { return v.disk.do("syncfs", "", v.volume.sync) }
 
 type scriptedFile struct {
 	file
