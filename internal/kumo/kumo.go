@@ -145,6 +145,9 @@ func (m *module) lookUp(L *lua.LState, path, name string) lua.LValue {
 		}
 	}
 	full := path + "." + name
+	if fn := m.late(full); fn != nil {
+		return L.NewFunction(fn)
+	}
 	switch {
 	case isSetup(path, name):
 		return L.NewFunction(func(L *lua.LState) int {

@@ -9,18 +9,15 @@ import (
 // raises an error that says so. "*" stands for every name.
 var upstream = map[string][]string{
 	"kumo": {
-		"toml_load", "toml_parse", "toml_encode", "toml_encode_pretty", "memoize", "make_throttle",
+		"memoize", "make_throttle",
 		"make_message", "inject_message", "invoke_get_queue_config", "invoke_get_egress_path_config",
 		"invoke_get_egress_source", "invoke_get_egress_pool", "glob", "uncached_glob",
 		"read_dir", "validation_failed", "get_event_registrars", "make_queue_config", "make_egress_path",
 		"make_egress_source", "make_egress_pool",
 	},
-	"kumo.http": {"build_url", "connect_websocket"},
-	"kumo.dns":  {"lookup_mx", "lookup_addr", "lookup_txt", "lookup_ptr", "rbl_lookup", "ptr_host", "reverse_ip"},
-	"kumo.serde": {
-		"toml_load", "toml_parse", "toml_encode", "toml_encode_pretty", "toml_encode_pretty_compact",
-		"yaml_load", "yaml_parse", "yaml_encode",
-	},
+	"kumo.http":  {"build_url", "connect_websocket"},
+	"kumo.dns":   {"lookup_mx", "lookup_addr", "lookup_txt", "lookup_ptr", "rbl_lookup", "ptr_host", "reverse_ip"},
+	"kumo.serde": {},
 	"kumo.string": {
 		"replace", "replacen", "split", "splitn", "rsplit", "rsplitn", "split_whitespace",
 		"split_ascii_whitespace", "trim", "trim_start", "trim_end", "starts_with", "ends_with", "psl_domain",

@@ -1,0 +1,27 @@
+package kumo
+
+import lua "github.com/yuin/gopher-lua"
+
+// late is a function by its full name that is made when a policy first asks for it: most policies use few of
+// them, and every state would pay for all.
+func (m *module) late(name string) lua.LGFunction {
+	switch name {
+	case "kumo.toml_load", "kumo.serde.toml_load":
+		return tomlFormat.loadFunction
+	case "kumo.toml_parse", "kumo.serde.toml_parse":
+		return tomlFormat.parseFunction
+	case "kumo.toml_encode", "kumo.serde.toml_encode":
+		return encoder("toml_encode", encodeTOML)
+	case "kumo.toml_encode_pretty", "kumo.serde.toml_encode_pretty":
+		return encoder("toml_encode_pretty", encodeTOMLPretty)
+	case "kumo.serde.toml_encode_pretty_compact":
+		return encoder("toml_encode_pretty_compact", encodeTOMLCompact)
+	case "kumo.serde.yaml_load":
+		return yamlFormat.loadFunction
+	case "kumo.serde.yaml_parse":
+		return yamlFormat.parseFunction
+	case "kumo.serde.yaml_encode":
+		return encoder("yaml_encode", encodeYAML)
+	}
+	return nil
+}
