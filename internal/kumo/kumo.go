@@ -167,7 +167,7 @@ func (m *module) submodule(name string) (functions map[string]lua.LGFunction, ok
 	case "serde":
 		return jsonFunctions, true
 	case "time":
-		return map[string]lua.LGFunction{"sleep": sleep}, true
+		return m.timeFunctions(), true
 	case "http":
 		return map[string]lua.LGFunction{"build_client": m.buildClient}, true
 	}

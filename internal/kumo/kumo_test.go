@@ -102,7 +102,6 @@ for name, call in pairs {
   ['kumo.memoize'] = kumo.memoize,
   ['kumo.dns.lookup_mx'] = kumo.dns.lookup_mx,
   ['kumo.http.connect_websocket'] = kumo.http.connect_websocket,
-  ['kumo.time.now'] = kumo.time.now,
   ['kumo.kafka.anything'] = require 'kumo.kafka'.anything,
 } do
   local ok, err = pcall(call)
