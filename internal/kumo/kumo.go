@@ -59,6 +59,8 @@ type Options struct {
 	mu      sync.Mutex
 	ignored map[string]bool
 	own     Transports
+
+	memos memos
 }
 
 // compatible is the upstream release whose behaviour the module follows, as kumo.version reports it.

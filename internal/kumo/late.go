@@ -22,6 +22,10 @@ func (m *module) late(name string) lua.LGFunction {
 		return yamlFormat.parseFunction
 	case "kumo.serde.yaml_encode":
 		return encoder("yaml_encode", encodeYAML)
+	case "kumo.memoize":
+		return m.memoize
+	case "kumo.bump_config_epoch":
+		return m.bumpEpoch
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 // raises an error that says so. "*" stands for every name.
 var upstream = map[string][]string{
 	"kumo": {
-		"memoize", "make_throttle",
+		"make_throttle",
 		"make_message", "inject_message", "invoke_get_queue_config", "invoke_get_egress_path_config",
 		"invoke_get_egress_source", "invoke_get_egress_pool", "glob", "uncached_glob",
 		"read_dir", "validation_failed", "get_event_registrars", "make_queue_config", "make_egress_path",
@@ -70,7 +70,7 @@ var setupCalls = []string{
 	"start_esmtp_listener", "start_http_listener", "start_proxy_listener", "define_spool",
 	"configure_local_logs", "configure_log_hook", "configure_bounce_classifier",
 	"configure_accounting_db_path", "configure_redis_throttles", "set_config_monitor_globs",
-	"set_diagnostic_log_filter", "set_lruttl_cache_capacity", "bump_config_epoch", "spawn_thread_pool", "spawn_task",
+	"set_diagnostic_log_filter", "set_lruttl_cache_capacity", "spawn_thread_pool", "spawn_task",
 	"make_listener_domain",
 }
 
