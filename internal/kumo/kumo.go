@@ -60,6 +60,10 @@ type Options struct {
 	ignored map[string]bool
 	own     Transports
 
+	// Throttles counts for kumo.make_throttle; nil: the Options's own.
+	Throttles    *Throttles
+	ownThrottles Throttles
+
 	memos memos
 }
 
@@ -288,15 +292,22 @@ func sleep(L *lua.LState) int {
 	if !ok {
 		L.ArgError(1, "want a number of seconds")
 	}
-	ctx := contextOf(L)
+	if err := pause(contextOf(L), d); err != nil {
+		luastate.Raise(L, err)
+	}
+	return 0
+}
+
+// pause waits, unless the context ends first.
+func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
 	case <-ctx.Done():
-		luastate.Raise(L, context.Cause(ctx))
+		return context.Cause(ctx)
 	}
-	return 0
 }
 
 // secondsToDuration refuses what is no length of time: negative, not a number, more than a duration holds.

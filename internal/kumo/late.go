@@ -24,6 +24,8 @@ func (m *module) late(name string) lua.LGFunction {
 		return encoder("yaml_encode", encodeYAML)
 	case "kumo.memoize":
 		return m.memoize
+	case "kumo.make_throttle":
+		return m.makeThrottle
 	case "kumo.bump_config_epoch":
 		return m.bumpEpoch
 	}

@@ -9,7 +9,6 @@ import (
 // raises an error that says so. "*" stands for every name.
 var upstream = map[string][]string{
 	"kumo": {
-		"make_throttle",
 		"make_message", "inject_message", "invoke_get_queue_config", "invoke_get_egress_path_config",
 		"invoke_get_egress_source", "invoke_get_egress_pool", "glob", "uncached_glob",
 		"read_dir", "validation_failed", "get_event_registrars", "make_queue_config", "make_egress_path",
