@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -64,7 +65,10 @@ type Options struct {
 	Throttles    *Throttles
 	ownThrottles Throttles
 
-	memos memos
+	memos     memos
+	globs     globs
+	openFiles atomic.Int64
+	invalid   atomic.Bool
 }
 
 // compatible is the upstream release whose behaviour the module follows, as kumo.version reports it.
@@ -174,6 +178,8 @@ func (m *module) submodule(name string) (functions map[string]lua.LGFunction, ok
 		return jsonFunctions, true
 	case "time":
 		return m.timeFunctions(), true
+	case "fs":
+		return m.fsFunctions(), true
 	case "http":
 		return map[string]lua.LGFunction{"build_client": m.buildClient}, true
 	}
@@ -266,23 +272,6 @@ func version(L *lua.LState) int {
 
 func parallelism(L *lua.LState) int {
 	L.Push(lua.LNumber(runtime.GOMAXPROCS(0)))
-	return 1
-}
-
-// traceback is the call stack as a text, one call a line, from the given level on (1: the caller).
-func traceback(L *lua.LState) int {
-	lines := []string{"stack traceback:"}
-	for level := max(L.OptInt(1, 1), 1); len(lines) < 50; level++ {
-		dbg, ok := L.GetStack(level)
-		if !ok {
-			break
-		}
-		if _, err := L.GetInfo("Snl", dbg, lua.LNil); err != nil {
-			break
-		}
-		lines = append(lines, "\t"+L.Where(level)+" in "+dbg.Name)
-	}
-	L.Push(lua.LString(strings.Join(lines, "\n")))
 	return 1
 }
 

@@ -404,13 +404,6 @@ func TestSleep(t *testing.T) {
 	})
 }
 
-func TestTraceback(t *testing.T) {
-	got, err := eval(t, stubs(), "local function inner()\n return (kumo.traceback(1)) end\nfunction run() local x = inner() return x end")
-	if err != nil || !strings.Contains(got, "policy.lua:2:") || !strings.Contains(got, "policy.lua:3:") {
-		t.Error(got, err)
-	}
-}
-
 func TestJSON(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data.json")
 	if err := os.WriteFile(path, []byte("{\"a\": [1, 2] // two\n}"), 0o644); err != nil {

@@ -22,8 +22,30 @@ func (m *module) late(name string) lua.LGFunction {
 		return yamlFormat.parseFunction
 	case "kumo.serde.yaml_encode":
 		return encoder("yaml_encode", encodeYAML)
+	case "kumo.read_dir":
+		return readDir
+	case "kumo.glob":
+		return m.globCached
+	case "kumo.uncached_glob":
+		return globUncached
 	case "kumo.memoize":
 		return m.memoize
+	case "kumo.invoke_get_queue_config":
+		return m.invokeQueueConfig
+	case "kumo.invoke_get_egress_path_config":
+		return m.invokePathConfig
+	case "kumo.invoke_get_egress_source":
+		return m.invokeSource
+	case "kumo.invoke_get_egress_pool":
+		return m.invokePool
+	case "kumo.get_event_registrars":
+		return m.eventRegistrars
+	case "kumo.validation_failed":
+		return m.validationFailed
+	case "kumo.get_memory_hard_limit", "kumo.get_memory_soft_limit", "kumo.get_memory_low_thresh":
+		return noLimit
+	case "kumo.secrets.load":
+		return m.secretsLoad
 	case "kumo.make_throttle":
 		return m.makeThrottle
 	case "kumo.bump_config_epoch":

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	lua "github.com/yuin/gopher-lua"
+
 	"github.com/mtadelivery/delivery/internal/luastate"
 )
 
@@ -203,4 +205,13 @@ func FuzzSerde(f *testing.F) {
 			}
 		}
 	})
+}
+
+// installIn is the setup of a state whose require looks into a folder.
+func installIn(o *Options, folder string) func(L *lua.LState) error {
+	return func(L *lua.LState) error {
+		luastate.SearchIn(L, folder)
+		Install(L, o)
+		return nil
+	}
 }

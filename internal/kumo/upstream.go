@@ -9,10 +9,10 @@ import (
 // raises an error that says so. "*" stands for every name.
 var upstream = map[string][]string{
 	"kumo": {
-		"make_message", "inject_message", "invoke_get_queue_config", "invoke_get_egress_path_config",
-		"invoke_get_egress_source", "invoke_get_egress_pool", "glob", "uncached_glob",
-		"read_dir", "validation_failed", "get_event_registrars", "make_queue_config", "make_egress_path",
-		"make_egress_source", "make_egress_pool",
+		"make_message", "inject_message", "make_queue_config", "make_egress_path", "make_egress_source",
+		"make_egress_pool", "generate_rfc3464_message", "apply_supplemental_trace_header", "eval_config_monitor_globs",
+		"compute_queue_config_constraints", "compute_egress_path_config_constraints", "format_queue_config_toml",
+		"format_egress_path_config_toml", "format_egress_path_config_constraints", "add_charset_alias",
 	},
 	"kumo.http":  {"build_url", "connect_websocket"},
 	"kumo.dns":   {"lookup_mx", "lookup_addr", "lookup_txt", "lookup_ptr", "rbl_lookup", "ptr_host", "reverse_ip"},
@@ -37,11 +37,11 @@ var upstream = map[string][]string{
 	"kumo.crypto":         {"aes_encrypt_block", "aes_decrypt_block", "aws_sign_v4"},
 	"kumo.time":           {},
 	"kumo.uuid":           {"new_v1", "new_v4", "new_v6", "new_v7", "parse"},
-	"kumo.fs":             {"open", "read_dir", "glob", "uncached_glob", "metadata_for_path", "symlink_metadata_for_path"},
+	"kumo.fs":             {},
 	"kumo.domain_map":     {"new"},
 	"kumo.cidr":           {"make_map"},
 	"kumo.regex_set_map":  {"new"},
-	"kumo.secrets":        {"load"},
+	"kumo.secrets":        {},
 	"kumo.shaping":        {"load"},
 	"kumo.mimepart":       {"*"},
 	"kumo.file_type":      {"*"},
