@@ -61,6 +61,9 @@ type Options struct {
 	ignored map[string]bool
 	own     Transports
 
+	// MX finds the mail exchangers of a domain, for kumo.shaping. It is called from many goroutines. Nil: shaping data
+	// that asks for them cannot be loaded.
+	MX func(ctx context.Context, domain string) (MailExchangers, error)
 	// Throttles counts for kumo.make_throttle; nil: the Options's own.
 	Throttles    *Throttles
 	ownThrottles Throttles

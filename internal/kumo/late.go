@@ -46,6 +46,8 @@ func (m *module) late(name string) lua.LGFunction {
 		return noLimit
 	case "kumo.secrets.load":
 		return m.secretsLoad
+	case "kumo.shaping.load":
+		return m.shapingLoad
 	case "kumo.make_throttle":
 		return m.makeThrottle
 	case "kumo.bump_config_epoch":

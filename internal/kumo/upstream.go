@@ -42,7 +42,7 @@ var upstream = map[string][]string{
 	"kumo.cidr":           {"make_map"},
 	"kumo.regex_set_map":  {"new"},
 	"kumo.secrets":        {},
-	"kumo.shaping":        {"load"},
+	"kumo.shaping":        {},
 	"kumo.mimepart":       {"*"},
 	"kumo.file_type":      {"*"},
 	"kumo.dkim":           {"*"},
