@@ -205,3 +205,28 @@ function run() return kumo.secrets.load {event_name = 'get_secret', event_args =
 		t.Error(err)
 	}
 }
+
+// What there is not says so, under every name that a policy may ask by.
+func TestAbsentModules(t *testing.T) {
+	checkExpressions(t, stubs(), "", []expression{
+		{`require 'redis'.open {node = 'redis://127.0.0.1'}`, "", "redis.open is not available in this library yet"},
+		{`require 'sqlite'.open '/tmp/x'`, "", "sqlite.open is not available in this library yet"},
+		{`kumo.jsonl.new_writer {}`, "", "kumo.jsonl.new_writer is not available"},
+		{`kumo.counter_series.define {}`, "", "kumo.counter_series.define is not available"},
+		{`require 'kumo.mpsc'.define('x')`, "", "kumo.mpsc.define is not available"},
+		{`kumo.nats.connect {}`, "", "kumo.nats.connect is not available"},
+		{`kumo.amqp.build_client 'x'`, "", "kumo.amqp.build_client is not available"},
+		{`kumo.make_message('a', 'b', 'c')`, "", "kumo.make_message is not available"},
+		{`kumo.format_queue_config_toml {}`, "", "is not available"},
+	})
+}
+
+func TestLogIsBounded(t *testing.T) {
+	o := stubs()
+	var log bytes.Buffer
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	checkExpressions(t, o, "", []expression{{`kumo.log_info(('x'):rep(1000000))`, "", ""}})
+	if log.Len() < maxLogged || log.Len() > maxLogged+1000 {
+		t.Error(log.Len())
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -201,8 +202,11 @@ func (m *module) preload(L *lua.LState) {
 		return
 	}
 	loader := L.NewFunction(func(L *lua.LState) int {
-		if _, name, ok := strings.Cut(L.CheckString(1), "."); ok {
+		full := L.CheckString(1)
+		if _, name, ok := strings.Cut(full, "."); ok {
 			L.Push(L.GetField(m.root, name))
+		} else if slices.Contains(ownModules, full) {
+			L.Push(m.table(L, full, nil))
 		} else {
 			L.Push(m.root)
 		}
@@ -211,6 +215,9 @@ func (m *module) preload(L *lua.LState) {
 	preload.RawSetString("kumo", loader)
 	for path := range upstream {
 		preload.RawSetString(path, loader)
+	}
+	for _, name := range ownModules {
+		preload.RawSetString(name, loader)
 	}
 	for name := range setupModules {
 		preload.RawSetString("kumo."+name, loader)

@@ -17,7 +17,7 @@ const maxTimeFormat = 64 << 10
 func timeFormat(L *lua.LState) int {
 	t, format := checkTime(L, 1), L.CheckString(2)
 	if len(format) > maxTimeFormat {
-		luastate.Raise(L, fmt.Errorf("Time:format: the format is longer than %d bytes", maxTimeFormat))
+		luastate.Raise(L, fmt.Errorf("format: it is longer than %d bytes", maxTimeFormat))
 	}
 	L.Push(lua.LString(strftime(t, format)))
 	return 1

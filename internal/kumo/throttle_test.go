@@ -71,7 +71,7 @@ func TestThrottleRetryAfter(t *testing.T) {
 				if v.retryAfter > 10 && !s.take("x", rate).throttled {
 					t.Fatalf("%s: it passes too early", spec)
 				}
-				time.Sleep(2)
+				time.Sleep(2 * time.Nanosecond)
 				if s.take("x", rate).throttled {
 					t.Fatalf("%s: it does not pass after retry_after", spec)
 				}

@@ -277,7 +277,7 @@ func (m *module) timeSub(L *lua.LState) int {
 	}
 	d := t.Sub(other)
 	if !other.Add(d).Equal(t) { // it stops at what a duration holds
-		luastate.Raise(L, fmt.Errorf("Time - Time: %w", errDeltaRange))
+		luastate.Raise(L, fmt.Errorf("a Time minus a Time: %w", errDeltaRange))
 	}
 	L.Push(m.newDelta(L, d))
 	return 1
@@ -320,7 +320,7 @@ func (m *module) deltaAdd(L *lua.LState) int {
 	a, b := checkDelta(L, 1), checkDelta(L, 2)
 	sum := a + b
 	if (sum > a) != (b > 0) && b != 0 {
-		luastate.Raise(L, fmt.Errorf("TimeDelta + TimeDelta: %w", errDeltaRange))
+		luastate.Raise(L, fmt.Errorf("the sum of TimeDeltas: %w", errDeltaRange))
 	}
 	L.Push(m.newDelta(L, sum))
 	return 1
@@ -330,7 +330,7 @@ func (m *module) deltaSub(L *lua.LState) int {
 	a, b := checkDelta(L, 1), checkDelta(L, 2)
 	difference := a - b
 	if (difference < a) != (b > 0) && b != 0 {
-		luastate.Raise(L, fmt.Errorf("TimeDelta - TimeDelta: %w", errDeltaRange))
+		luastate.Raise(L, fmt.Errorf("a TimeDelta minus a TimeDelta: %w", errDeltaRange))
 	}
 	L.Push(m.newDelta(L, difference))
 	return 1

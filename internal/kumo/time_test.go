@@ -86,7 +86,7 @@ func TestTimeFormat(t *testing.T) {
 		}
 	}
 	checkExpressions(t, o, prelude, []expression{
-		{`t:format(('%c'):rep(40000))`, "", "the format is longer than"},
+		{`t:format(('%c'):rep(40000))`, "", "format: it is longer than"},
 		{`t.format('x')`, "", "Time expected, got string"},
 	})
 }

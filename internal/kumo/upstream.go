@@ -56,7 +56,13 @@ var upstream = map[string][]string{
 	"kumo.counter_series": {"*"},
 }
 
+// ownModules are upstream's that are no part of kumo: nothing of them is here.
+var ownModules = []string{"redis", "sqlite"}
+
 func isUpstream(path, name string) bool {
+	if slices.Contains(ownModules, path) {
+		return true
+	}
 	names := upstream[path]
 	return slices.Contains(names, name) || slices.Contains(names, "*")
 }
