@@ -18,6 +18,7 @@ const maxEventArgs = 100
 func (m *module) ask(L *lua.LState, event string, args ...lua.LValue) (results []lua.LValue, handled bool) {
 	m.depth++
 	defer func() { m.depth-- }()
+	defer forbidYield(L)()
 	handlers := m.handlers[event]
 	top := L.GetTop()
 	for _, h := range handlers {
@@ -35,6 +36,14 @@ func (m *module) ask(L *lua.LState, event string, args ...lua.LValue) (results [
 		}
 	}
 	return nil, len(handlers) > 0 && !slices.Contains(manyHandlers, event)
+}
+
+// forbidYield makes coroutine.yield an error until restore is called: the machine cannot leave a Go function and come
+// back into it.
+func forbidYield(L *lua.LState) (restore func()) {
+	parent := L.Parent
+	L.Parent = nil
+	return func() { L.Parent = parent }
 }
 
 // Plainer is a value of Options.Make whose fields Lua cannot index and the functions invoke_get_* show all the same.

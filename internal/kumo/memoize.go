@@ -124,7 +124,9 @@ func (m *module) callWithin(L *lua.LState, c *memo, fn *lua.LFunction) ([]lua.LV
 		L.Push(L.Get(i))
 	}
 	L.SetContext(ctx)
+	restore := forbidYield(L)
 	err := L.PCall(top, lua.MultRet, nil)
+	restore()
 	if outer != nil {
 		L.SetContext(outer)
 	} else {

@@ -465,6 +465,19 @@ function run(which) if which == 'a' then return a() end return b() end`}
 func TestMemoizeInCoroutine(t *testing.T) {
 	checkExpressions(t, stubs(), nested+`local f = memo('f', function(x) return x * 2 end)`, []expression{
 		{`coroutine.wrap(function() return f(4) + f(4) end)()`, "16", ""},
+		{`coroutine.wrap(function() local v = f(5) coroutine.yield(v) end)()`, "10", ""},
+		{`(function() local co = coroutine.wrap(function() coroutine.yield(f(6)) coroutine.yield(f(6) + 1) end) return co() + co() end)()`, "25", ""},
+	})
+	// A function that yields cannot be remembered, and is not.
+	checkExpressions(t, stubs(), nested+`
+local g = memo('g', function(x) coroutine.yield(x) return x end)
+local inner = memo('inner', function(x) local co = coroutine.wrap(function() coroutine.yield(x) end) return co() end)
+kumo.on('get_queue_config', function() coroutine.yield(1) end)`, []expression{
+		{`select(2, coroutine.resume(coroutine.create(function() return g(1) end)))`, "policy.lua:5: can not yield from outside of a coroutine", ""},
+		{`select(2, pcall(g, 1))`, "policy.lua:5: can not yield from outside of a coroutine", ""},
+		{`inner(7)`, "7", ""},
+		{`select(2, coroutine.resume(coroutine.create(function() return kumo.invoke_get_queue_config 'x' end)))`,
+			"policy.lua:7: can not yield from outside of a coroutine", ""},
 	})
 }
 
