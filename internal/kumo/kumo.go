@@ -75,7 +75,7 @@ type Options struct {
 	invalid   atomic.Bool
 }
 
-// compatible is the upstream release whose behaviour the module follows, as kumo.version reports it.
+// compatible is the upstream release whose behaviour the module follows, as kumo.version says.
 const compatible = "2026.06.23-delivery"
 
 // module is the state's own part of the module.
@@ -105,11 +105,11 @@ func install(L *lua.LState, o *Options) *module {
 		"log_info":              m.logAt(slog.LevelInfo),
 		"log_debug":             m.logAt(slog.LevelDebug),
 		"sleep":                 sleep,
-		"version":               version,
 		"traceback":             traceback,
 		"available_parallelism": parallelism,
 	})
 	addAll(L, m.root, jsonFunctions)
+	m.root.RawSetString("version", lua.LString(compatible))
 	for name, makeValue := range o.Make {
 		m.root.RawSetString(name, L.NewFunction(m.maker(name, makeValue)))
 	}
@@ -273,11 +273,6 @@ func contextOf(L *lua.LState) context.Context {
 		return ctx
 	}
 	return context.Background()
-}
-
-func version(L *lua.LState) int {
-	L.Push(lua.LString(compatible))
-	return 1
 }
 
 func parallelism(L *lua.LState) int {

@@ -431,6 +431,8 @@ local a, b
 a = memo('a', function() return b() end)
 b = memo('b', function() return a() end)`, []expression{
 		{`f(60)`, "1548008755920", ""},
+		{`f(100000)`, "", "stack overflow"},
+		{`f(61)`, "2504730781961", ""},
 		{`(function() own = memo('own', function(n) return own(n) end) return own(1) end)()`, "", "calls itself with the same arguments"},
 		{`a()`, "", "calls itself with the same arguments"},
 	})
