@@ -59,6 +59,7 @@ func TestSerdeTOML(t *testing.T) {
 		{`s.toml_encode {}`, "", ""},
 		{`s.toml_encode {a = {}}`, "[a]\n", ""},
 		{`s.toml_encode_pretty_compact {b = {}, a = {y = {}, x = 1}}`, "b = {}\n\n[a]\nx = 1\ny = {}\n", ""},
+		{`s.toml_encode_pretty {b = 1, a = {x = 'y', c = {}}}`, "b = 1\n\n[a]\n  x = \"y\"\n  [a.c]\n", ""},
 		{`s.toml_encode {1, 2}`, "", "toml_encode: a document is a table with named fields"},
 		{`s.toml_encode 'x'`, "", "a document is a table"},
 		{`s.toml_encode {a = '\255'}`, "", "a: a string is not UTF-8"},
