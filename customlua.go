@@ -156,6 +156,7 @@ func (r *Runtime) module(ignored func(string)) *kumo.Options {
 		Empty:         decode.Empty{},
 		Ignored:       ignored,
 		ParseDuration: decode.ParseDuration,
+		MX:            r.mailExchangers,
 		Make: map[string]func(any) (any, error){
 			"make_queue_config":  makeConfig[QueueConfig],
 			"make_egress_path":   makeConfig[EgressPath],

@@ -33,8 +33,9 @@ func IsBuiltinEvent(name string) bool {
 }
 
 type handler struct {
-	fn    *lua.LFunction
-	where string
+	fn      *lua.LFunction
+	where   string
+	callers []string // the lines that led to its registration, the innermost first
 }
 
 // on is kumo.on(event, fn).
@@ -47,7 +48,7 @@ func (m *module) on(L *lua.LState) int {
 	if first := m.handlers[event]; len(first) > 0 && !slices.Contains(manyHandlers, event) {
 		L.RaiseError("the event %q has a handler already, registered at %s", event, first[0].where)
 	}
-	m.handlers[event] = append(m.handlers[event], &handler{fn, position(L)})
+	m.handlers[event] = append(m.handlers[event], &handler{fn, position(L), callers(L)})
 	return 0
 }
 

@@ -16,8 +16,10 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -59,9 +61,21 @@ type Options struct {
 	mu      sync.Mutex
 	ignored map[string]bool
 	own     Transports
+
+	// MX finds the mail exchangers of a domain, for kumo.shaping. It is called from many goroutines. Nil: shaping data
+	// that asks for them cannot be loaded.
+	MX func(ctx context.Context, domain string) (MailExchangers, error)
+	// Throttles counts for kumo.make_throttle; nil: the Options's own.
+	Throttles    *Throttles
+	ownThrottles Throttles
+
+	memos     memos
+	globs     globs
+	openFiles atomic.Int64
+	invalid   atomic.Bool
 }
 
-// compatible is the upstream release whose behaviour the module follows, as kumo.version reports it.
+// compatible is the upstream release whose behaviour the module follows, as kumo.version says.
 const compatible = "2026.06.23-delivery"
 
 // module is the state's own part of the module.
@@ -91,11 +105,11 @@ func install(L *lua.LState, o *Options) *module {
 		"log_info":              m.logAt(slog.LevelInfo),
 		"log_debug":             m.logAt(slog.LevelDebug),
 		"sleep":                 sleep,
-		"version":               version,
 		"traceback":             traceback,
 		"available_parallelism": parallelism,
 	})
 	addAll(L, m.root, jsonFunctions)
+	m.root.RawSetString("version", lua.LString(compatible))
 	for name, makeValue := range o.Make {
 		m.root.RawSetString(name, L.NewFunction(m.maker(name, makeValue)))
 	}
@@ -145,6 +159,9 @@ func (m *module) lookUp(L *lua.LState, path, name string) lua.LValue {
 		}
 	}
 	full := path + "." + name
+	if fn := m.late(full); fn != nil {
+		return L.NewFunction(fn)
+	}
 	switch {
 	case isSetup(path, name):
 		return L.NewFunction(func(L *lua.LState) int {
@@ -164,7 +181,9 @@ func (m *module) submodule(name string) (functions map[string]lua.LGFunction, ok
 	case "serde":
 		return jsonFunctions, true
 	case "time":
-		return map[string]lua.LGFunction{"sleep": sleep}, true
+		return m.timeFunctions(), true
+	case "fs":
+		return m.fsFunctions(), true
 	case "http":
 		return map[string]lua.LGFunction{"build_client": m.buildClient}, true
 	}
@@ -183,8 +202,11 @@ func (m *module) preload(L *lua.LState) {
 		return
 	}
 	loader := L.NewFunction(func(L *lua.LState) int {
-		if _, name, ok := strings.Cut(L.CheckString(1), "."); ok {
+		full := L.CheckString(1)
+		if _, name, ok := strings.Cut(full, "."); ok {
 			L.Push(L.GetField(m.root, name))
+		} else if slices.Contains(ownModules, full) {
+			L.Push(m.table(L, full, nil))
 		} else {
 			L.Push(m.root)
 		}
@@ -193,6 +215,9 @@ func (m *module) preload(L *lua.LState) {
 	preload.RawSetString("kumo", loader)
 	for path := range upstream {
 		preload.RawSetString(path, loader)
+	}
+	for _, name := range ownModules {
+		preload.RawSetString(name, loader)
 	}
 	for name := range setupModules {
 		preload.RawSetString("kumo."+name, loader)
@@ -250,30 +275,8 @@ func contextOf(L *lua.LState) context.Context {
 	return context.Background()
 }
 
-func version(L *lua.LState) int {
-	L.Push(lua.LString(compatible))
-	return 1
-}
-
 func parallelism(L *lua.LState) int {
 	L.Push(lua.LNumber(runtime.GOMAXPROCS(0)))
-	return 1
-}
-
-// traceback is the call stack as a text, one call a line, from the given level on (1: the caller).
-func traceback(L *lua.LState) int {
-	lines := []string{"stack traceback:"}
-	for level := max(L.OptInt(1, 1), 1); len(lines) < 50; level++ {
-		dbg, ok := L.GetStack(level)
-		if !ok {
-			break
-		}
-		if _, err := L.GetInfo("Snl", dbg, lua.LNil); err != nil {
-			break
-		}
-		lines = append(lines, "\t"+L.Where(level)+" in "+dbg.Name)
-	}
-	L.Push(lua.LString(strings.Join(lines, "\n")))
 	return 1
 }
 
@@ -283,15 +286,22 @@ func sleep(L *lua.LState) int {
 	if !ok {
 		L.ArgError(1, "want a number of seconds")
 	}
-	ctx := contextOf(L)
+	if err := pause(contextOf(L), d); err != nil {
+		luastate.Raise(L, err)
+	}
+	return 0
+}
+
+// pause waits, unless the context ends first.
+func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
 	case <-ctx.Done():
-		luastate.Raise(L, context.Cause(ctx))
+		return context.Cause(ctx)
 	}
-	return 0
 }
 
 // secondsToDuration refuses what is no length of time: negative, not a number, more than a duration holds.

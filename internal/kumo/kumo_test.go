@@ -88,7 +88,7 @@ local same = assert(require 'kumo' == kumo)
 assert(require 'kumo.http' == kumo.http and require 'kumo.serde' == kumo.serde)
 assert(require 'kumo.dns' == kumo.dns and require 'kumo.aaa' == kumo.aaa)
 assert(kumo.nonsense == nil and kumo.http.nonsense == nil and kumo.set_nonsense ~= nil and kumo[1] == nil)
-assert(kumo.serde.json_parse('1') == 1 and kumo.time.sleep and type(kumo.version()) == 'string')
+assert(kumo.serde.json_parse('1') == 1 and kumo.time.sleep and kumo.version > '2025.01.01')
 assert(kumo.available_parallelism() >= 1)
 if not kumo.memoize then error 'no memoize' end
 assert(kumo.start_esmtp_listener {} == nil)
@@ -99,10 +99,8 @@ kumo.dns.set_mx_timeout(1)
 kumo.tsa.whatever()
 function absent(f, ...) f(...) end
 for name, call in pairs {
-  ['kumo.memoize'] = kumo.memoize,
   ['kumo.dns.lookup_mx'] = kumo.dns.lookup_mx,
   ['kumo.http.connect_websocket'] = kumo.http.connect_websocket,
-  ['kumo.time.now'] = kumo.time.now,
   ['kumo.kafka.anything'] = require 'kumo.kafka'.anything,
 } do
   local ok, err = pcall(call)
@@ -406,13 +404,6 @@ func TestSleep(t *testing.T) {
 	})
 }
 
-func TestTraceback(t *testing.T) {
-	got, err := eval(t, stubs(), "local function inner()\n return (kumo.traceback(1)) end\nfunction run() local x = inner() return x end")
-	if err != nil || !strings.Contains(got, "policy.lua:2:") || !strings.Contains(got, "policy.lua:3:") {
-		t.Error(got, err)
-	}
-}
-
 func TestJSON(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data.json")
 	if err := os.WriteFile(path, []byte("{\"a\": [1, 2] // two\n}"), 0o644); err != nil {
@@ -435,7 +426,7 @@ func TestJSON(t *testing.T) {
 		{`kumo.json_parse('{"a": null}').a`, "nil", ""},
 		{`kumo.json_parse('# one\n// two\n{"u": "http://x/#y" /* three */, "q": "\\"//"}').u`, "http://x/#y", ""},
 		{`kumo.json_parse('{"q": "\\"//"}').q`, `"//`, ""},
-		{`kumo.json_parse('{"a": 1} x')`, "", "json_parse: text after the value"},
+		{`kumo.json_parse('{"a": 1} x')`, "", "text after the value"},
 		{`kumo.json_parse('')`, "", "there is no value"},
 		{`kumo.json_parse('{"a": ')`, "", "unexpected EOF"},
 		{`kumo.json_parse('/* open')`, "", "invalid character"},
@@ -464,7 +455,7 @@ func FuzzParseJSON(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := encodeJSON(got, "")
+		again, err := encodeJSON(got)
 		if err != nil {
 			t.Fatal(err)
 		}

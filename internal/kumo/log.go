@@ -9,6 +9,9 @@ import (
 	lua "github.com/yuin/gopher-lua"
 )
 
+// maxLogged bounds what is written of one argument, in bytes.
+const maxLogged = 64 << 10
+
 // logAt is kumo.log_LEVEL(...): the arguments as text, joined by a space.
 func (m *module) logAt(level slog.Level) lua.LGFunction {
 	return func(L *lua.LState) int {
@@ -22,7 +25,8 @@ func (m *module) logAt(level slog.Level) lua.LGFunction {
 		}
 		parts := make([]string, L.GetTop())
 		for i := range parts {
-			parts[i] = printable(L.ToStringMeta(L.Get(i + 1)).String())
+			text := L.ToStringMeta(L.Get(i + 1)).String()
+			parts[i] = printable(text[:min(len(text), maxLogged)])
 		}
 		logger.LogAttrs(ctx, level, strings.Join(parts, " "), slog.String("at", position(L)))
 		return 0

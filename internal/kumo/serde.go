@@ -1,13 +1,8 @@
 package kumo
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"strings"
 	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
@@ -15,133 +10,76 @@ import (
 	"github.com/mtadelivery/delivery/internal/luastate"
 )
 
-// jsonFunctions are in kumo, by their old names, and in kumo.serde.
+// format is one of the languages of kumo.serde.
+type format struct {
+	name  string // as it stands in the names of the functions
+	limit int64  // of what is parsed, in bytes
+	parse func(text []byte) (tree any, err error)
+}
+
+var (
+	jsonFormat = format{"json", maxFile, parseJSON}
+	tomlFormat = format{"toml", maxTOML, parseTOML}
+	yamlFormat = format{"yaml", maxYAML, parseYAML}
+)
+
+// jsonFunctions are in kumo.serde, and in kumo by their old names.
 var jsonFunctions = map[string]lua.LGFunction{
-	"json_load":          jsonLoad,
-	"json_parse":         jsonParse,
-	"json_encode":        func(L *lua.LState) int { return jsonEncode(L, "") },
-	"json_encode_pretty": func(L *lua.LState) int { return jsonEncode(L, "  ") },
+	"json_load":          jsonFormat.loadFunction,
+	"json_parse":         jsonFormat.parseFunction,
+	"json_encode":        encoder("json_encode", encodeJSON),
+	"json_encode_pretty": encoder("json_encode_pretty", encodeJSONPretty),
 }
 
-func jsonLoad(L *lua.LState) int {
+// loadFunction is kumo.serde.FORMAT_load(file).
+func (f format) loadFunction(L *lua.LState) int {
 	path := L.CheckString(1)
-	text, err := os.ReadFile(path)
+	text, err := readFile(path, f.limit)
 	if err != nil {
-		luastate.Raise(L, err)
+		luastate.Raise(L, fmt.Errorf("%s_load: reading file %w", f.name, err))
 	}
-	tree, err := parseJSON(text)
+	tree, err := f.parse(text)
 	if err != nil {
-		luastate.Raise(L, fmt.Errorf("%s: %w", path, err))
+		luastate.Raise(L, fmt.Errorf("%s_load: parsing %s as %s: %w", f.name, path, f.name, err))
 	}
 	L.Push(luastate.FromTree(L, tree))
 	return 1
 }
 
-func jsonParse(L *lua.LState) int {
-	tree, err := parseJSON([]byte(L.CheckString(1)))
+// parseFunction is kumo.serde.FORMAT_parse(text).
+func (f format) parseFunction(L *lua.LState) int {
+	text := L.CheckString(1)
+	if int64(len(text)) > f.limit {
+		luastate.Raise(L, fmt.Errorf("%s_parse: the text is longer than %d bytes", f.name, f.limit))
+	}
+	tree, err := f.parse([]byte(text))
 	if err != nil {
-		luastate.Raise(L, fmt.Errorf("json_parse: %w", err))
+		luastate.Raise(L, fmt.Errorf("%s_parse: parsing %q as %s: %w", f.name, excerpt(text), f.name, err))
 	}
 	L.Push(luastate.FromTree(L, tree))
 	return 1
 }
 
-// parseJSON reads one value, comments allowed, and nothing after it.
-func parseJSON(text []byte) (any, error) {
-	d := json.NewDecoder(bytes.NewReader(blankComments(text)))
-	var tree any
-	if err := d.Decode(&tree); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, errors.New("there is no value")
+// encoder is the function kumo.serde.NAME(value). In the tree that encode gets, an empty table is a struct{}.
+func encoder(name string, encode func(tree any) (string, error)) lua.LGFunction {
+	return func(L *lua.LState) int {
+		tree, err := luastate.ToTree(L.CheckAny(1), struct{}{})
+		if err == nil {
+			err = checkText(tree)
 		}
-		return nil, err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("text after the value at byte %d", d.InputOffset())
-	}
-	return tree, nil
-}
-
-// blankComments puts spaces for // and # to the end of the line and for /* */, outside strings, so that
-// the offsets in errors stay true.
-func blankComments(text []byte) []byte {
-	if !bytes.ContainsAny(text, "/#") {
-		return text
-	}
-	out := bytes.Clone(text)
-	for i := 0; i < len(out); {
-		rest := out[i:]
-		n := 1
-		switch {
-		case out[i] == '"':
-			i += stringLength(rest)
-			continue
-		case out[i] == '#' || bytes.HasPrefix(rest, []byte("//")):
-			if n = bytes.IndexByte(rest, '\n'); n < 0 {
-				n = len(rest)
-			}
-		case bytes.HasPrefix(rest, []byte("/*")):
-			end := bytes.Index(rest[2:], []byte("*/"))
-			if end < 0 {
-				return out // the decoder complains of the slash
-			}
-			n = end + 4
-		default:
-			i++
-			continue
+		var text string
+		if err == nil {
+			text, err = encode(tree)
 		}
-		for j := range rest[:n] {
-			if rest[j] != '\n' {
-				rest[j] = ' '
-			}
+		if err != nil {
+			luastate.Raise(L, fmt.Errorf("%s: %w", name, err))
 		}
-		i += n
+		L.Push(lua.LString(text))
+		return 1
 	}
-	return out
 }
 
-// stringLength is the length of the JSON string that text begins with, quotes included.
-func stringLength(text []byte) int {
-	for i := 1; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return len(text)
-}
-
-func jsonEncode(L *lua.LState, indent string) int {
-	// An empty table is an object: encoding/json writes an empty struct so.
-	tree, err := luastate.ToTree(L.CheckAny(1), struct{}{})
-	if err == nil {
-		err = checkText(tree)
-	}
-	var text string
-	if err == nil {
-		text, err = encodeJSON(tree, indent)
-	}
-	if err != nil {
-		luastate.Raise(L, fmt.Errorf("json_encode: %w", err))
-	}
-	L.Push(lua.LString(text))
-	return 1
-}
-
-func encodeJSON(tree any, indent string) (string, error) {
-	var out strings.Builder
-	e := json.NewEncoder(&out)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", indent)
-	if err := e.Encode(tree); err != nil {
-		return "", err
-	}
-	return strings.TrimSuffix(out.String(), "\n"), nil
-}
-
-// checkText refuses what JSON cannot hold and encoding/json would replace silently.
+// checkText refuses what none of the languages can hold and their encoders would replace silently.
 func checkText(tree any) error {
 	switch tree := tree.(type) {
 	case string:
@@ -163,6 +101,40 @@ func checkText(tree any) error {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
+	}
+	return nil
+}
+
+// Bounds of what is parsed. They are looked at before a parser is let in, because what it builds takes many times
+// the memory of the text, and because some recurse.
+const (
+	maxParsedDepth  = 128 // upstream's
+	maxParsedValues = 1 << 20
+)
+
+// census counts what a text nests and separates, as far as it bounds depth and number of its values.
+type census struct{ depth, values int }
+
+// add takes a byte that is in no string and no comment into account.
+func (c *census) add(b byte) error {
+	switch b {
+	case '[', '{':
+		c.depth++
+		c.values++
+	case ']', '}':
+		c.depth--
+	case ',':
+		c.values++
+	}
+	return c.check()
+}
+
+func (c *census) check() error {
+	switch {
+	case c.depth > maxParsedDepth:
+		return fmt.Errorf("it is nested more than %d deep", maxParsedDepth)
+	case c.values > maxParsedValues:
+		return fmt.Errorf("it has more than %d values", maxParsedValues)
 	}
 	return nil
 }

@@ -9,8 +9,13 @@ import (
 	lua "github.com/yuin/gopher-lua"
 )
 
-// maxTreeDepth bounds tables inside tables.
-const maxTreeDepth = 64
+// Bounds of what ToTree takes. A table that stands in two places counts twice, as it would in the tree: without
+// a bound, thirty tables that each hold the next one twice make a billion.
+const (
+	maxTreeDepth  = 64       // tables inside tables
+	maxTreeValues = 1 << 20  // of all kinds, tables included
+	maxTreeBytes  = 16 << 20 // of all strings together
+)
 
 // Treer is a Go value in a userdata that has a plain form.
 type Treer interface{ Tree() (any, error) }
@@ -34,7 +39,7 @@ func (e *TreeError) Unwrap() error { return e.cause }
 // ToTree makes a plain tree of a Lua value: nil, bool, float64, string, []any, map[string]any, and
 // empty for a table with nothing in it, which may be meant as either. A table is a list if its keys
 // are 1 to n. List and map in one, a hole in a list, a key that is no string, a table inside itself, more
-// than 64 levels, and what only Lua can hold are a *TreeError. Metatables are not looked at; a
+// than 64 levels, a million values or 16 MiB of strings, and what only Lua can hold are a *TreeError. Metatables are not looked at; a
 // userdata speaks through Treer.
 func ToTree(v lua.LValue, empty any) (any, error) {
 	w := treeWriter{empty: empty}
@@ -46,11 +51,30 @@ func ToTree(v lua.LValue, empty any) (any, error) {
 }
 
 type treeWriter struct {
-	empty any
-	above []*lua.LTable // the tables that we are inside of
+	empty  any
+	above  []*lua.LTable // the tables that we are inside of
+	values int
+	bytes  int
+}
+
+// count takes one more value, with the length of its text, into account.
+func (w *treeWriter) count(length int) *TreeError {
+	w.values++
+	w.bytes += length
+	switch {
+	case w.values > maxTreeValues:
+		return &TreeError{Reason: fmt.Sprintf("there are more than %d values", maxTreeValues)}
+	case w.bytes > maxTreeBytes:
+		return &TreeError{Reason: fmt.Sprintf("the strings are longer than %d MiB together", maxTreeBytes>>20)}
+	}
+	return nil
 }
 
 func (w *treeWriter) value(v lua.LValue) (any, *TreeError) {
+	text, _ := v.(lua.LString)
+	if err := w.count(len(text)); err != nil {
+		return nil, err
+	}
 	switch v := v.(type) {
 	case nil, *lua.LNilType:
 		return nil, nil
@@ -106,6 +130,7 @@ func (w *treeWriter) fields(tbl *lua.LTable, keys tableKeys) (any, *TreeError) {
 			return
 		}
 		name := string(k.(lua.LString))
+		w.bytes += len(name)
 		fields[name], err = w.value(v)
 		err = err.below(name)
 	})

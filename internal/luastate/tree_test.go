@@ -56,6 +56,9 @@ func TestToTree(t *testing.T) {
 		{"{[true] = 1}", nil, "a boolean cannot be a key here"},
 		{"(function() local t = {} t.self = {t} return t end)()", nil, "self[1]: the table contains itself"},
 		{"(function() local t = {} for _ = 1, 70 do t = {t} end return t end)()", nil, "tables are nested more than 64 deep"},
+		{"(function() local t = {1} for _ = 1, 30 do t = {t, t} end return t end)()", nil, "there are more than 1048576 values"},
+		{"(function() local s, t = ('x'):rep(1000000), {} for i = 1, 17 do t[i] = s end return t end)()", nil,
+			"the strings are longer than 16 MiB together"},
 		// The same table twice is no cycle.
 		{"(function() local t = {1} return {a = t, b = t} end)()", map[string]any{"a": []any{1.0}, "b": []any{1.0}}, ""},
 	} {
