@@ -175,6 +175,9 @@ func (m *made[T]) Tree() (any, error) { return decode.Tree(&m.config) }
 // opaque are the configs that Lua cannot look into, as upstream.
 type opaque[T any] struct{ config T }
 
+// Plain is what kumo.invoke_get_egress_source and invoke_get_egress_pool show of the config.
+func (o *opaque[T]) Plain() (any, error) { return decode.Tree(&o.config) }
+
 func makeConfig[T any](tree any) (any, error) {
 	var config T
 	if err := decodeConfig(tree, &config); err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/dane"
 	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/kumo"
 	"github.com/mtadelivery/delivery/internal/mtasts"
 	"github.com/mtadelivery/delivery/internal/resolver"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
@@ -1214,4 +1215,23 @@ func noAddress(host string, v4, v6 *DNSAnswer) error {
 		return fmt.Errorf("%s does not exist", host)
 	}
 	return errors.New(host + " has no address")
+}
+
+// mailExchangers tells a policy's kumo.shaping where the mail of a domain goes, as a delivery would find it before
+// it leaves hosts out.
+func (r *Runtime) mailExchangers(ctx context.Context, domain string) (kumo.MailExchangers, error) {
+	to, failed := domainRoute(ctx, r.state.resolver, QueueName{Domain: domain})
+	switch {
+	case failed == errNullMX:
+		return kumo.MailExchangers{}, nil
+	case failed != nil:
+		return kumo.MailExchangers{}, failed
+	}
+	mx := kumo.MailExchangers{Site: to.site}
+	for _, group := range to.hosts {
+		for _, host := range group {
+			mx.Hosts = append(mx.Hosts, host.name)
+		}
+	}
+	return mx, nil
 }
