@@ -157,6 +157,7 @@ func (r *Runtime) module(ignored func(string)) *kumo.Options {
 		Ignored:       ignored,
 		ParseDuration: decode.ParseDuration,
 		MX:            r.mailExchangers,
+		Throttles:     &s.throttles,
 		Make: map[string]func(any) (any, error){
 			"make_queue_config":  makeConfig[QueueConfig],
 			"make_egress_path":   makeConfig[EgressPath],

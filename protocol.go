@@ -1322,6 +1322,7 @@ type runtimeState struct {
 	http      *http.Transport // if it is ours
 	// transports are what policies asked for beside it.
 	transports kumo.Transports
+	throttles  kumo.Throttles     // of kumo.make_throttle: they outlive the policy
 	closing    context.Context    // ends when Close begins
 	begin      context.CancelFunc // ends it
 	since      time.Time          // when Close began; written before closing ends
