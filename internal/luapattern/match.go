@@ -24,8 +24,8 @@ type Matcher struct {
 	Subject string
 	Meter   Meter
 
-	steps    int // done and not yet told
-	spans    [maxCaptures]span
+	steps int // done and not yet told
+	spans [maxCaptures]span
 }
 
 type span struct{ start, end int }

@@ -31,28 +31,3 @@ func shimRead(L *lua.LState) {
 		}))
 	}
 }
-
-// shimMatch makes string.match return nil where nothing matches, and not nothing at all.
-func shimMatch(L *lua.LState) {
-	tbl, ok := L.G.Global.RawGetString(lua.StringLibName).(*lua.LTable)
-	if !ok {
-		return
-	}
-	match, ok := tbl.RawGetString("match").(*lua.LFunction)
-	if !ok || !match.IsG {
-		return
-	}
-	tbl.RawSetString("match", L.NewFunction(func(L *lua.LState) int {
-		if n := match.GFunction(L); n > 0 {
-			return n
-		}
-		L.Push(lua.LNil)
-		return 1
-	}))
-}
-
-// isYieldable tells a coroutine from the main thread.
-func isYieldable(L *lua.LState) int {
-	L.Push(lua.LBool(L.Parent != nil))
-	return 1
-}
