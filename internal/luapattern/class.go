@@ -63,3 +63,11 @@ func class(letter byte) (s set, ok bool) {
 	}
 	return s, true
 }
+
+// special are the bytes that mean something in a pattern, but for ")", which does so after "(" only.
+var special = func() (s set) {
+	for _, c := range []byte("^$*+?.([%-") {
+		s.add(c)
+	}
+	return s
+}()

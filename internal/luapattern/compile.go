@@ -102,7 +102,14 @@ func (p *Pattern) Compile(text string, anchors bool) {
 
 // Literal reports whether a text has none of the bytes that mean something in a pattern, as string.find
 // sees it: there ")" alone is a byte as any other.
-func Literal(text string) bool { return strings.IndexAny(text, "^$*+?.([%-") < 0 }
+func Literal(text string) bool {
+	for i := range len(text) {
+		if special.has(text[i]) {
+			return false
+		}
+	}
+	return true
+}
 
 // Captures is how many captures the pattern has.
 func (p *Pattern) Captures() int { return p.captureCount }

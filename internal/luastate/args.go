@@ -8,7 +8,18 @@ import (
 
 // intArg is an argument that must be a whole number, or a string that reads as one.
 func intArg(L *lua.LState, n int) int {
-	v := L.Get(n)
+	return toInt(L, n, L.Get(n))
+}
+
+func toInt(L *lua.LState, n int, v lua.LValue) int {
+	f, ok := v.(lua.LNumber)
+	if i := int(f); ok && lua.LNumber(i) == f {
+		return i
+	}
+	return toIntSlowly(L, n, v)
+}
+
+func toIntSlowly(L *lua.LState, n int, v lua.LValue) int {
 	if text, ok := v.(lua.LString); ok {
 		v = parseNumber(string(text))
 	}
@@ -16,20 +27,21 @@ func intArg(L *lua.LState, n int) int {
 	if !ok {
 		L.TypeError(n, lua.LTNumber)
 	}
-	if i := int(f); lua.LNumber(i) == f {
-		return i
-	}
-	if !isWhole(float64(f)) {
+	switch {
+	case !isWhole(float64(f)):
 		L.ArgError(n, "number has no integer representation")
+	case f == math.MaxInt64:
+		return math.MaxInt // math.maxinteger, rounded up to a float
 	}
-	return math.MaxInt64 // math.maxinteger, rounded up to a float
+	return int(f)
 }
 
 func optInt(L *lua.LState, n, absent int) int {
-	if L.Get(n) == lua.LNil {
+	v := L.Get(n)
+	if v == lua.LNil {
 		return absent
 	}
-	return intArg(L, n)
+	return toInt(L, n, v)
 }
 
 // floatArg is an argument that must be a number, or a string that reads as one.

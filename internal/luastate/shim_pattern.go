@@ -36,7 +36,7 @@ func stringFind(L *lua.LState) int {
 		L.Push(lua.LNil)
 		return 1
 	}
-	if luapattern.Literal(pattern) || lua.LVAsBool(L.Get(4)) {
+	if lua.LVAsBool(L.Get(4)) || luapattern.Literal(pattern) {
 		return findPlain(L, subject, pattern, start)
 	}
 	var m luapattern.Matcher

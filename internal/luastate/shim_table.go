@@ -25,7 +25,8 @@ type list struct {
 
 func listArg(L *lua.LState, n int) list {
 	tbl := L.CheckTable(n)
-	return list{L: L, tbl: tbl, raw: tbl.Metatable == lua.LNil}
+	_, raw := tbl.Metatable.(*lua.LNilType)
+	return list{L: L, tbl: tbl, raw: raw}
 }
 
 func (l list) len() int {
@@ -104,16 +105,14 @@ func tableInsert(L *lua.LState) int {
 	if end&1023 == 0 {
 		charge(L, 1024, 16*1024)
 	}
-	switch L.GetTop() {
-	case 2:
-		if l.raw {
-			l.tbl.Append(L.Get(2))
-		} else {
-			l.set(end, L.Get(2))
-		}
+	switch top := L.GetTop(); {
+	case top == 2 && l.raw:
+		l.tbl.Append(L.Get(2))
 		return 0
-	case 3:
-	default:
+	case top == 2:
+		l.set(end, L.Get(2))
+		return 0
+	case top != 3:
 		L.RaiseError("wrong number of arguments to 'insert'")
 	}
 	at := intArg(L, 2)
