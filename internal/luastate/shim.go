@@ -129,9 +129,9 @@ func luaCollectGarbage(L *lua.LState) int {
 	return 1
 }
 
-// maxChunk bounds what load compiles: compiling cannot be stopped, and takes some hundred bytes for each
-// byte of the source.
-const maxChunk = 256 << 10
+// maxChunk bounds what load compiles: compiling cannot be stopped, and its time grows with the square of
+// the number of constants.
+const maxChunk = 64 << 10
 
 // luaLoad is load(chunk [, name [, mode [, env]]]), the chunk a string or a function that returns it
 // piece by piece.

@@ -128,7 +128,7 @@ func (f *formatSpec) write(out *text, arg int) {
 		f.pad(out, pointer(L.CheckAny(arg)))
 	case 'q':
 		if !f.plain() {
-			L.RaiseError("specifier '%%q' cannot have modifiers")
+			L.RaiseError("specifier '%%%c' cannot have modifiers", f.verb)
 		}
 		writeQuoted(out, arg)
 	default:

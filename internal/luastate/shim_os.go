@@ -168,17 +168,19 @@ func osTime(L *lua.LState) int {
 // dateArg is a field of the table of os.time; it must be there if absent is nil.
 func dateArg(L *lua.LState, tbl *lua.LTable, name string, absent *int) int {
 	v := L.GetField(tbl, name)
+	switch {
+	case v == lua.LNil && absent == nil:
+		L.RaiseError("field '%s' missing in date table", name)
+	case v == lua.LNil:
+		return *absent
+	}
 	if text, ok := v.(lua.LString); ok {
 		v = parseNumber(string(text))
 	}
 	n, ok := v.(lua.LNumber)
 	switch {
-	case ok && !isWhole(float64(n)), !ok && v != lua.LNil:
+	case !ok || !isWhole(float64(n)):
 		L.RaiseError("field '%s' is not an integer", name)
-	case !ok && absent == nil:
-		L.RaiseError("field '%s' missing in date table", name)
-	case !ok:
-		return *absent
 	case n < -1<<31 || n >= 1<<31:
 		L.RaiseError("field '%s' is out-of-bound", name)
 	}

@@ -250,6 +250,8 @@ func (g *gsub) lookUp(tbl *lua.LTable) lua.LValue {
 	return g.L.GetTable(tbl, key)
 }
 
+const invalidUse = "invalid use of '%' in replacement string"
+
 // fill writes a replacement with captures in it: %0 is the match, %1 to %9 are the captures.
 func (g *gsub) fill(replacement string) {
 	for {
@@ -260,7 +262,7 @@ func (g *gsub) fill(replacement string) {
 		}
 		g.result.add(replacement[:at])
 		if replacement = replacement[at+1:]; replacement == "" {
-			g.L.RaiseError("invalid use of '%%' in replacement string")
+			g.L.RaiseError("%s", invalidUse)
 		}
 		switch c := replacement[0]; {
 		case c == '%':
@@ -270,7 +272,7 @@ func (g *gsub) fill(replacement string) {
 		case '1' <= c && c <= '9':
 			g.addCapture(int(c - '1'))
 		default:
-			g.L.RaiseError("invalid use of '%%' in replacement string")
+			g.L.RaiseError("%s", invalidUse)
 		}
 		replacement = replacement[1:]
 	}
