@@ -54,13 +54,21 @@ func (l list) set(i int, v lua.LValue) {
 	}
 }
 
-// reserve charges for what a table takes that is to have an element n: gopher-lua fills it with nils up
-// to there.
-func (l list) reserve(n int) {
-	if n >= lua.MaxArrayIndex {
+// chargeNow charges now and then, in a loop that goes over every i.
+func (l list) chargeNow(i int) {
+	const often = small / 16 // a metamethod costs more than a byte
+	if i&(often-1) == 0 {
+		charge(l.L, often, 0)
+	}
+}
+
+// reserve charges for what a table takes that is to have the elements first to last: gopher-lua fills it
+// with nils up to there.
+func (l list) reserve(first, last int) {
+	if first < 1 || first >= lua.MaxArrayIndex {
 		return
 	}
-	if missing := n - l.tbl.Len(); missing > 0 {
+	if missing := min(last, lua.MaxArrayIndex) - l.tbl.Len(); missing > 0 {
 		charge(l.L, missing, 16*missing)
 	}
 }
@@ -90,9 +98,7 @@ func tableConcat(L *lua.LState) int {
 			break // before i overflows
 		}
 		out.add(separator)
-		if i&(small-1) == 0 {
-			charge(L, small, 0)
-		}
+		l.chargeNow(i)
 	}
 	out.push()
 	return 1
@@ -125,6 +131,7 @@ func tableInsert(L *lua.LState) int {
 		return 0
 	}
 	for i := end; i > at; i-- {
+		l.chargeNow(i)
 		l.set(i, l.get(i-1))
 	}
 	l.set(at, L.Get(3))
@@ -145,6 +152,7 @@ func tableRemove(L *lua.LState) int {
 	}
 	removed := l.get(at)
 	for ; at < size; at++ {
+		l.chargeNow(at)
 		l.set(at, l.get(at+1))
 	}
 	if removed != lua.LNil {
@@ -212,12 +220,10 @@ func tableMove(L *lua.LState) int {
 // move goes backwards where the elements would otherwise be overwritten before they are read.
 func move(from, to list, first, last, at int) {
 	n := last - first + 1
-	to.reserve(at + n - 1)
+	to.reserve(max(at, 1), at+n-1)
 	backwards := at > first && at <= last && to.tbl == from.tbl
 	for i := range n {
-		if i&(small-1) == small-1 {
-			charge(to.L, small, 0)
-		}
+		to.chargeNow(i)
 		if backwards {
 			i = n - 1 - i
 		}
