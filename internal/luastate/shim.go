@@ -13,21 +13,25 @@ import (
 	lua "github.com/yuin/gopher-lua"
 )
 
-// Shim gives L the library of Lua 5.4 as far as 5.1 lacks it or has it otherwise:
+// Shim gives L the library of Lua 5.4 as far as 5.1 lacks it or has it otherwise, and bounds what it does
+// at once:
 //
 //   - load with a string, mode and environment; xpcall with arguments; assert with any value; error with
-//     the line that its level means; rawlen; pairs with __pairs, ipairs with __index, both on userdata
-//     too; tostring and string.format with __tostring of userdata; tonumber with exponents
-//   - table.unpack, pack, move, concat; math.type, tointeger, ult, maxinteger, mininteger, log and atan
-//     with two arguments; string.rep with a separator; utf8
-//   - string.match that returns nil where nothing matches; read formats without a star;
-//     coroutine.isyieldable
-//   - coroutines that end with the call that resumes them, and not with the one that made them
+//     the line that its level means; rawlen; warn; pairs with __pairs, ipairs with __index, both on
+//     userdata too; tostring with __tostring of userdata and __name; tonumber with exponents
+//   - all of string, with the patterns of 5.4 (%g, %f, \0, an empty match right behind another is
+//     none), gmatch with a start, format with %a and %p, rep with a separator, pack, packsize and
+//     unpack; upper and lower change ASCII and leave every other byte alone. There is no string.dump.
+//   - all of table and utf8, with metamethods where 5.4 heeds them
+//   - math.type, tointeger, ult, maxinteger, mininteger, log and atan with two arguments, random
+//   - os.date and time as in 5.4; read formats without a star
+//   - coroutine.close, isyieldable, running; coroutines that end with the call that resumes them, and
+//     not with the one that made them
 //
-// Every number is a float64: math.type says "integer" for a whole one, and math.maxinteger is the
-// nearest float to 2^63-1. os.exit, which would end the host, and os.setenv raise an error. NewState
-// does this by itself; a host may do it to a state of its own, after opening the libraries that it
-// wants.
+// What 5.1 has beyond that stays: unpack, loadstring, getfenv and setfenv, table.getn and maxn, math.pow
+// and the like. os.exit, which would end the host, and os.setenv raise an error. collectgarbage counts,
+// and leaves collecting to Go. NewState does all this by itself; a host may do it to a state of its own,
+// after opening the libraries that it wants.
 func Shim(L *lua.LState) {
 	setAll(L, L.G.Global, map[string]lua.LGFunction{
 		"assert":         luaAssert,

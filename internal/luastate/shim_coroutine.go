@@ -30,6 +30,7 @@ func shimCoroutines(L *lua.LState) {
 		"create":      free(create.GFunction),
 		"isyieldable": isYieldable,
 		"running":     coroutineRunning,
+		"yield":       coroutineYield,
 	})
 	resumeAny := resume.GFunction
 	lib.RawSetString("resume", L.NewFunction(func(L *lua.LState) int {
@@ -79,4 +80,21 @@ func coroutineClose(L *lua.LState) int {
 	thread.Dead = true
 	L.Push(lua.LTrue)
 	return 1
+}
+
+// coroutineYield refuses to leave a Go function that waits for what it has called: gopher-lua would not
+// come back to it, but lose its way.
+func coroutineYield(L *lua.LState) int {
+	if L == L.G.MainThread {
+		L.RaiseError("attempt to yield from outside a coroutine")
+	}
+	for level := 1; ; level++ {
+		frame, ok := L.GetStack(level)
+		if !ok {
+			return -1 // gopher-lua's sign for a yield
+		}
+		if fn, err := L.GetInfo("f", frame, lua.LNil); err == nil && fn.(*lua.LFunction).IsG {
+			L.RaiseError("attempt to yield across a C-call boundary")
+		}
+	}
 }

@@ -66,19 +66,17 @@ func osDate(L *lua.LState) int {
 
 func clip(s string, n int) string { return s[:min(len(s), n)] }
 
-// dateSpec is the length of the conversion that begins s, after its %. What E and O ask for does not
-// exist in the locale "C".
+// dateSpec is the length of the conversion that begins s, after its %, zero if it is none. What E and O
+// ask for does not exist in the locale "C".
 func dateSpec(s string) int {
-	n := 1
-	for modifier, letters := range map[string]string{"E": "cCxXyY", "O": "deHImMSuUVwWy"} {
-		if strings.HasPrefix(s, modifier) {
-			if len(s) > 1 && strings.IndexByte(letters, s[1]) >= 0 {
-				return 2
-			}
-			return 0
-		}
+	n, letters := 1, "aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyYzZ%"
+	switch {
+	case strings.HasPrefix(s, "E"):
+		n, letters = 2, "cCxXyY"
+	case strings.HasPrefix(s, "O"):
+		n, letters = 2, "deHImMSuUVwWy"
 	}
-	if s == "" || strings.IndexByte("aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyYzZ%", s[0]) < 0 {
+	if len(s) < n || strings.IndexByte(letters, s[n-1]) < 0 {
 		return 0
 	}
 	return n

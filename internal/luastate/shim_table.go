@@ -65,7 +65,7 @@ func (l list) chargeNow(i int) {
 // reserve charges for what a table takes that is to have the elements first to last: gopher-lua fills it
 // with nils up to there.
 func (l list) reserve(first, last int) {
-	if first < 1 || first >= lua.MaxArrayIndex {
+	if first < 1 || first >= lua.MaxArrayIndex || !l.raw && l.L.GetMetaField(l.tbl, "__newindex") != lua.LNil {
 		return
 	}
 	if missing := min(last, lua.MaxArrayIndex) - l.tbl.Len(); missing > 0 {

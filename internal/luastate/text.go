@@ -61,10 +61,13 @@ func (t *text) addByte(c byte) {
 	t.out.WriteByte(c)
 }
 
-// push ends the text and leaves it on the stack.
-func (t *text) push() {
+// value ends the text.
+func (t *text) value() lua.LString {
 	if rest := t.out.Len() - t.charged; rest > 0 {
 		charge(t.L, rest, rest)
 	}
-	t.L.Push(lua.LString(t.out.String()))
+	return lua.LString(t.out.String())
 }
+
+// push ends the text and leaves it on the stack.
+func (t *text) push() { t.L.Push(t.value()) }
