@@ -60,15 +60,15 @@ func TestHostileLibraryCalls(t *testing.T) {
 		"return ('a'):rep(1e4):find('.*b')",
 		"return ('a'):rep(1e4):find('(.*)%1b')",
 		"return ('a'):rep(1e6):gsub('', ('x'):rep(1000))",
-		"return ('a'):rep(1e6):gsub('a', '%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0')",
+		"return ('a'):rep(1e5):gsub('a', ('%0'):rep(200))",
 		"return ('a'):rep(1e4):gsub('a', function() return ('x'):rep(1e6) end)",
 		"return ('a'):rep(1e4):gsub('a', {a = ('x'):rep(1e6)})",
 		"return ('a'):rep(2e5):gsub('.', function() end)",
 		"return ('a'):find(('a?'):rep(1e6))",
 		"return ('a'):find(('[a]'):rep(1e6))",
-		"return ('x'):find('[' .. ('a'):rep(1e7))",
+		"return ('x'):find('[' .. ('a'):rep(2e6))",
 		"return ('x'):rep(1e6):find('[' .. ('a-z'):rep(1e5) .. ']y')",
-		"return ('a'):rep(1e7):find(('a'):rep(1e6) .. 'b', 1, true)",
+		"return ('a'):rep(2e6):find(('a'):rep(1e6) .. 'b', 1, true)",
 		"return ('x'):find(('('):rep(1e6))",
 		// texts
 		"return ('x'):rep(1e9)",
@@ -78,23 +78,23 @@ func TestHostileLibraryCalls(t *testing.T) {
 		"return string.format('%999999999d', 1)",
 		"return string.format(('%99.99f'):rep(1e5), 1)",
 		"return string.format(('%s'):rep(200), unpack((function() local t, s = {}, ('x'):rep(1e6) for i = 1, 200 do t[i] = s end return t end)()))",
-		"return string.format(('%%'):rep(1e7))",
-		"return string.format('%q', ('\\0'):rep(1e7))",
+		"return string.format(('%%'):rep(2e6))",
+		"return string.format('%q', ('\\0'):rep(2e6))",
 		"return string.pack('c9999999c9999999c9999999', '', '', '')",
-		"return string.pack(('x'):rep(1e7))",
-		"return string.packsize(('i'):rep(1e7))",
-		"return string.unpack(('b'):rep(1e7), ('x'):rep(1e7))",
-		"return string.unpack(('<'):rep(1e7), '')",
-		"return string.byte(('x'):rep(1e7), 1, -1)",
-		"return utf8.codepoint(('x'):rep(1e7), 1, -1)",
-		"return utf8.len(('x'):rep(1e7))",
+		"return string.pack(('x'):rep(2e6))",
+		"return string.packsize(('i'):rep(2e6))",
+		"return string.unpack(('b'):rep(2e6), ('x'):rep(2e6))",
+		"return string.unpack(('<'):rep(2e6), '')",
+		"return string.byte(('x'):rep(2e6), 1, -1)",
+		"return utf8.codepoint(('x'):rep(2e6), 1, -1)",
+		"return utf8.len(('x'):rep(2e6))",
 		"for _ in utf8.codes(('x'):rep(1e6)) do end",
-		"return utf8.offset(('\\128'):rep(1e7) , 0)",
-		"return tonumber(('1'):rep(1e7)), tonumber(('1'):rep(1e7), 2)",
+		"return utf8.offset(('\\128'):rep(2e6) , 0)",
+		"return tonumber(('1'):rep(2e6)), tonumber(('1'):rep(2e6), 2)",
 		"return tostring(setmetatable({}, {__tostring = function() return ('x'):rep(1e9) end}))",
 		"return os.date(('%c'):rep(1e6))",
-		"return os.date(('%%'):rep(8e6))",
-		"return load(('x'):rep(1e7))",
+		"return os.date(('%%'):rep(2e6))",
+		"return load(('x'):rep(2e6))",
 		"return load(function() return ('x '):rep(1e6) end)",
 		"return load('return ' .. ('- '):rep(3e4) .. '1')",
 		"return load('return x' .. ('.x'):rep(3e4))",
@@ -132,12 +132,12 @@ func TestHostileLibraryCalls(t *testing.T) {
 		"return coroutine.wrap(function() return ('a'):rep(1000):find('a-a-a-a-b') end)()",
 	} {
 		t.Run(clip(snippet, 60), func(t *testing.T) {
-			s := newState(t, "mixed = {} for i = 1, 1e5 do mixed[i] = i * 7919 % 100003 end", nil)
+			s := newState(t, "mixed = {} for i = 1, 2e4 do mixed[i] = i * 7919 % 100003 end", nil)
 			proto, err := compile("hostile.lua", []byte(snippet))
 			if err != nil {
 				t.Fatal(err)
 			}
-			results, err := s.Call(newWeary(20_000), lua.MultRet, s.L.NewFunctionFromProto(proto))
+			results, err := s.Call(newWeary(2000), lua.MultRet, s.L.NewFunctionFromProto(proto))
 			if err != nil {
 				if e := errorOf(err); e == nil || e.Panic {
 					t.Errorf("%v\n%s", err, Traceback(err))
