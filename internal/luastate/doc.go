@@ -1,9 +1,46 @@
 // Package luastate runs Lua programs: compiled once, in as many states as are wanted, with values
 // going in and out as plain Go trees.
 //
-// The language is Lua 5.1 as gopher-lua implements it, with the library names that scripts written for
-// Lua 5.4 expect (see Shim). What 5.1 would read differently without a complaint is refused by
-// Compile, with the line.
-//
 // A Program and a Pool may be used from many goroutines; a State from one at a time.
+//
+// # The language
+//
+// The language is Lua 5.1 as gopher-lua implements it, with goto and the library of Lua 5.4 (see Shim).
+// Compile refuses what 5.4 allows and 5.1 cannot do, and what would compile and mean something else,
+// each with its line and what to write instead:
+//
+//   - the operators // & | ~ << >>, and the attributes <const> and <close>
+//   - the escapes \x41, \u{263A} and \z in a string, escapes that nobody knows, and those above \255
+//   - _ENV
+//   - break before the end of its block
+//   - numbers: fractions and exponents in hexadecimal; integers that a float does not hold, and those
+//     that would be negative; what is too large for a float; 00 in front; letters behind
+//   - a comment that begins with --[= and is no long one
+//   - more than 200 brackets and blocks inside one another, more than 1000 operators or 10,000 operands
+//     in one expression, more than 1000 elseif: the compiler would take minutes, or all of the stack. In
+//     one chain of "..", the compiler has registers for about 240 texts; table.concat has no limit.
+//
+// What stays different, and cannot be seen in the source:
+//
+//   - Every number is a float64. Whole numbers are exact up to 2^53 and print without ".0": 3.0 is "3", 7 / 7 is
+//     "1", 2^53 is "9007199254740992"; others print with as many digits as they need, so that 0.1 + 0.2
+//     is "0.30000000000000004". math.type says "integer" for every whole one, math.maxinteger is 2^63, integers do
+//     not wrap around, and there is no -0.
+//   - A text that is used as a number is read as Go reads it: "010" + 0 is 8, "0b11" + 0 is 3. tonumber and
+//     the functions of the library read it as Lua 5.4 does.
+//   - There are no finalizers (__gc), no __close, and weak tables (__mode) hold what is in them.
+//     Operators on bits and // have no metamethods either, since they do not exist.
+//   - A function of "..." that does not use it has it in a local table called arg.
+//   - An error in a Go function names the function as the script calls it, or not at all through pcall.
+//   - A coroutine cannot yield out of pcall, or out of the function given to table.sort and string.gsub:
+//     that is an error. Nor out of a metamethod or the function of a for loop: that breaks the state.
+//
+// # The library
+//
+// A function written in Go runs within one instruction, where the virtual machine looks at neither the
+// context nor how much memory there is. So those that can take long or make much are not gopher-lua's but
+// ours: they charge the call for their work while they do it, and for memory before they take it. No
+// string that they make is longer than 16 MiB, no result of one call more than a quarter of a million
+// values, and load compiles at most 64 KiB. Reading one line of a file is not bounded by anything but
+// the file.
 package luastate

@@ -82,7 +82,7 @@ func syntaxError(name string, source []byte, err error) *Error {
 		}
 	}
 	if compiled, ok := errors.AsType[*lua.CompileError](err); ok {
-		e.Line, e.Reason = compiled.Line, compiled.Message
+		e.Line, e.Reason = max(compiled.Line, 1), compiled.Message
 	}
 	return e
 }

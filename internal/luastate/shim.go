@@ -13,21 +13,25 @@ import (
 	lua "github.com/yuin/gopher-lua"
 )
 
-// Shim gives L the library of Lua 5.4 as far as 5.1 lacks it or has it otherwise:
+// Shim gives L the library of Lua 5.4 as far as 5.1 lacks it or has it otherwise, and bounds what it does
+// at once:
 //
 //   - load with a string, mode and environment; xpcall with arguments; assert with any value; error with
-//     the line that its level means; rawlen; pairs with __pairs, ipairs with __index, both on userdata
-//     too; tostring and string.format with __tostring of userdata; tonumber with exponents
-//   - table.unpack, pack, move, concat; math.type, tointeger, ult, maxinteger, mininteger, log and atan
-//     with two arguments; string.rep with a separator; utf8
-//   - string.match that returns nil where nothing matches; read formats without a star;
-//     coroutine.isyieldable
-//   - coroutines that end with the call that resumes them, and not with the one that made them
+//     the line that its level means; rawlen; warn; pairs with __pairs, ipairs with __index, both on
+//     userdata too; tostring with __tostring of userdata and __name; tonumber with exponents
+//   - all of string, with the patterns of 5.4 (%g, %f, \0, an empty match right behind another is
+//     none), gmatch with a start, format with %a and %p, rep with a separator, pack, packsize and
+//     unpack; upper and lower change ASCII and leave every other byte alone. There is no string.dump.
+//   - all of table and utf8, with metamethods where 5.4 heeds them
+//   - math.type, tointeger, ult, maxinteger, mininteger, log and atan with two arguments, random
+//   - os.date and time as in 5.4; read formats without a star
+//   - coroutine.close, isyieldable, running; coroutines that end with the call that resumes them, and
+//     not with the one that made them
 //
-// Every number is a float64: math.type says "integer" for a whole one, and math.maxinteger is the
-// nearest float to 2^63-1. os.exit, which would end the host, and os.setenv raise an error. NewState
-// does this by itself; a host may do it to a state of its own, after opening the libraries that it
-// wants.
+// What 5.1 has beyond that stays: unpack, loadstring, getfenv and setfenv, table.getn and maxn, math.pow
+// and the like. os.exit, which would end the host, and os.setenv raise an error. collectgarbage counts,
+// and leaves collecting to Go. NewState does all this by itself; a host may do it to a state of its own,
+// after opening the libraries that it wants.
 func Shim(L *lua.LState) {
 	setAll(L, L.G.Global, map[string]lua.LGFunction{
 		"assert":         luaAssert,
@@ -41,28 +45,25 @@ func Shim(L *lua.LState) {
 		"tonumber":       luaToNumber,
 		"tostring":       luaToString,
 		"unpack":         tableUnpack,
+		"warn":           newWarn(),
 		"xpcall":         luaXPCall,
 	})
 	L.SetGlobal("_printregs", lua.LNil)
 	next := L.NewFunction(luaNext)
+	L.SetGlobal("next", next)
 	L.SetGlobal("pairs", L.NewClosure(luaPairs, next))
 	L.SetGlobal("ipairs", L.NewClosure(luaIPairs, L.NewFunction(luaIPairsNext)))
 
 	extend(L, lua.TabLibName, tableFunctions)
-	extend(L, lua.StringLibName, stringFunctions)
+	shimString(L)
 	if mod := extend(L, lua.MathLibName, mathFunctions(newRandom())); mod != nil {
 		mod.RawSetString("huge", lua.LNumber(math.Inf(1)))
 		mod.RawSetString("maxinteger", lua.LNumber(math.MaxInt64))
 		mod.RawSetString("mininteger", lua.LNumber(math.MinInt64))
 	}
-	extend(L, lua.OsLibName, map[string]lua.LGFunction{
-		"exit":   absent("os.exit"),
-		"setenv": absent("os.setenv"),
-	})
-	shimMatch(L)
+	extend(L, lua.OsLibName, osFunctions)
 	shimRead(L)
 	shimCoroutines(L)
-	extend(L, lua.CoroutineLibName, map[string]lua.LGFunction{"isyieldable": isYieldable})
 	installUTF8(L)
 }
 
@@ -105,7 +106,7 @@ func luaAssert(L *lua.LState) int {
 // luaError counts levels as Lua does: 1 is where error was called, 2 where the function that called it
 // was called.
 func luaError(L *lua.LState) int {
-	value, level := L.Get(1), L.OptInt(2, 1)
+	value, level := L.Get(1), optInt(L, 2, 1)
 	if text, ok := value.(lua.LString); ok && level > 0 {
 		if where := L.Where(level); where != "" && !strings.HasPrefix(where, "[G]") {
 			value = lua.LString(where+" ") + text
@@ -132,29 +133,19 @@ func luaCollectGarbage(L *lua.LState) int {
 	return 1
 }
 
+// maxChunk bounds what load compiles: compiling cannot be stopped, and its time grows with the square of
+// the number of constants.
+const maxChunk = 64 << 10
+
 // luaLoad is load(chunk [, name [, mode [, env]]]), the chunk a string or a function that returns it
 // piece by piece.
 func luaLoad(L *lua.LState) int {
-	var source strings.Builder
-	name := "=(load)"
+	source, name := "", "=(load)"
 	switch chunk := L.CheckAny(1).(type) {
 	case lua.LString:
-		source.WriteString(string(chunk))
-		name = string(chunk)
+		source, name = string(chunk), string(chunk)
 	case *lua.LFunction:
-		for {
-			L.Push(chunk)
-			L.Call(0, 1)
-			piece := L.Get(-1)
-			L.Pop(1)
-			if piece == lua.LNil || piece == lua.LString("") {
-				break
-			}
-			if piece.Type() != lua.LTString {
-				L.RaiseError("reader function must return a string")
-			}
-			source.WriteString(piece.String())
-		}
+		source = readPieces(L, chunk)
 	default:
 		L.TypeError(1, lua.LTString)
 	}
@@ -163,10 +154,34 @@ func luaLoad(L *lua.LState) int {
 		L.Push(lua.LString("attempt to load a text chunk (mode is '" + mode + "')"))
 		return 2
 	}
-	return loadInto(L, displayName(L.OptString(2, name)), []byte(source.String()), 4)
+	return loadInto(L, displayName(L.OptString(2, name)), []byte(source), 4)
+}
+
+// readPieces calls a reader function until it has no more.
+func readPieces(L *lua.LState, reader *lua.LFunction) string {
+	source := text{L: L}
+	for {
+		L.Push(reader)
+		L.Call(0, 1)
+		piece := L.Get(-1)
+		L.Pop(1)
+		if piece == lua.LNil || piece == lua.LString("") {
+			return source.out.String()
+		}
+		if piece.Type() != lua.LTString {
+			L.RaiseError("reader function must return a string")
+		}
+		source.add(string(piece.(lua.LString)))
+	}
 }
 
 func loadInto(L *lua.LState, name string, source []byte, envArg int) int {
+	if len(source) > maxChunk {
+		L.Push(lua.LNil)
+		L.Push(lua.LString(fmt.Sprintf("%s: chunk has more than %d bytes", name, maxChunk)))
+		return 2
+	}
+	charge(L, 16*len(source), 64*len(source))
 	proto, err := compile(name, source)
 	if err != nil {
 		L.Push(lua.LNil)
@@ -231,7 +246,9 @@ func printer(w io.Writer) lua.LGFunction {
 			if i > 1 {
 				line = append(line, '\t')
 			}
-			line = append(line, toString(L, L.Get(i))...)
+			word := toString(L, L.Get(i))
+			charge(L, len(word), len(word))
+			line = append(line, word...)
 		}
 		line = append(line, '\n')
 		if _, err := w.Write(line); err != nil {
@@ -277,6 +294,9 @@ func toString(L *lua.LState, v lua.LValue) string {
 		}
 		return text.String()
 	}
+	if name, ok := L.GetMetaField(v, "__name").(lua.LString); ok {
+		return string(name) + ": " + pointer(v)
+	}
 	return v.String()
 }
 
@@ -294,19 +314,19 @@ func numberText(f float64) string {
 
 func luaToNumber(L *lua.LState) int {
 	v := L.CheckAny(1)
-	if L.Get(2) != lua.LNil {
-		base := L.CheckInt(2)
+	text, isText := v.(lua.LString)
+	chargeWork(L, len(text))
+	switch {
+	case L.Get(2) != lua.LNil:
+		base := intArg(L, 2)
 		if base < 2 || base > 36 {
 			L.ArgError(2, "base out of range")
 		}
 		L.Push(parseInBase(L.CheckString(1), base))
-		return 1
-	}
-	switch v := v.(type) {
-	case lua.LNumber:
+	case isText:
+		L.Push(parseNumber(string(text)))
+	case v.Type() == lua.LTNumber:
 		L.Push(v)
-	case lua.LString:
-		L.Push(parseNumber(string(v)))
 	default:
 		L.Push(lua.LNil)
 	}
@@ -315,12 +335,30 @@ func luaToNumber(L *lua.LState) int {
 
 const luaSpace = " \t\n\v\f\r"
 
+// parseInBase reads a whole number. One that is too big for 64 bits loses its upper bits, as in Lua 5.4.
 func parseInBase(text string, base int) lua.LValue {
-	n, err := strconv.ParseInt(strings.Trim(text, luaSpace), base, 64)
-	if err != nil {
+	digits, negative := strings.CutPrefix(strings.Trim(text, luaSpace), "-")
+	if digits == "" {
 		return lua.LNil
 	}
-	return lua.LNumber(n)
+	n := uint64(0)
+	for i := range len(digits) {
+		digit := 36
+		switch c := digits[i]; {
+		case isDigit(c):
+			digit = int(c - '0')
+		case 'a' <= c|0x20 && c|0x20 <= 'z':
+			digit = int(c|0x20-'a') + 10
+		}
+		if digit >= base {
+			return lua.LNil
+		}
+		n = n*uint64(base) + uint64(digit)
+	}
+	if negative {
+		n = -n
+	}
+	return lua.LNumber(int64(n))
 }
 
 // parseNumber reads a Lua number; Go's own words (inf, nan, 1_000, 0b1) are none.
@@ -379,7 +417,8 @@ func luaXPCall(L *lua.LState) int {
 func luaNext(L *lua.LState) int {
 	key, value := L.CheckTable(1).Next(L.Get(2))
 	if key == lua.LNil {
-		return 0
+		L.Push(lua.LNil)
+		return 1
 	}
 	L.Push(key)
 	L.Push(value)
@@ -415,7 +454,7 @@ func luaIPairs(L *lua.LState) int {
 }
 
 func luaIPairsNext(L *lua.LState) int {
-	v, i := L.Get(1), L.CheckInt(2)+1
+	v, i := L.Get(1), intArg(L, 2)+1
 	var value lua.LValue
 	if tbl, ok := v.(*lua.LTable); ok && tbl.Metatable == lua.LNil {
 		value = tbl.RawGetInt(i)
@@ -428,55 +467,4 @@ func luaIPairsNext(L *lua.LState) int {
 	L.Push(lua.LNumber(i))
 	L.Push(value)
 	return 2
-}
-
-// shimCoroutines gives a coroutine the context of whoever resumes it: the call that made it, whose
-// context it would have otherwise, may be over long ago.
-func shimCoroutines(L *lua.LState) {
-	lib, ok := L.G.Global.RawGetString(lua.CoroutineLibName).(*lua.LTable)
-	if !ok {
-		return
-	}
-	create, ok1 := lib.RawGetString("create").(*lua.LFunction)
-	resume, ok2 := lib.RawGetString("resume").(*lua.LFunction)
-	wrap, ok3 := lib.RawGetString("wrap").(*lua.LFunction)
-	if !ok1 || !ok2 || !ok3 || !create.IsG || !resume.IsG || !wrap.IsG {
-		return
-	}
-	// Made without a context, a coroutine has no cancel function that someone would have to call.
-	free := func(fn lua.LGFunction) lua.LGFunction {
-		return func(L *lua.LState) int {
-			if ctx := L.Context(); ctx != nil {
-				L.RemoveContext()
-				defer L.SetContext(ctx)
-			}
-			return fn(L)
-		}
-	}
-	lib.RawSetString("create", L.NewFunction(free(create.GFunction)))
-	resumeAny := resume.GFunction
-	lib.RawSetString("resume", L.NewFunction(func(L *lua.LState) int {
-		lend(L, L.CheckThread(1))
-		return resumeAny(L)
-	}))
-	wrapAny := free(wrap.GFunction)
-	lib.RawSetString("wrap", L.NewFunction(func(L *lua.LState) int {
-		wrapAny(L)
-		wrapped, _ := L.Get(-1).(*lua.LFunction)
-		thread, _ := wrapped.Upvalues[0].Value().(*lua.LState)
-		L.Pop(1)
-		L.Push(L.NewClosure(func(L *lua.LState) int {
-			lend(L, thread)
-			return wrapped.GFunction(L)
-		}, thread))
-		return 1
-	}))
-}
-
-func lend(from, to *lua.LState) {
-	if ctx := from.Context(); ctx != nil {
-		to.SetContext(ctx)
-	} else {
-		to.RemoveContext()
-	}
 }

@@ -1,196 +1,159 @@
 package luastate
 
 import (
-	"fmt"
 	"math"
-	"strconv"
 	"strings"
 
 	lua "github.com/yuin/gopher-lua"
 )
 
-// maxRepeat bounds what string.rep makes: Go cannot recover from memory running out.
-const maxRepeat = 256 << 20
-
 var stringFunctions = map[string]lua.LGFunction{
+	"byte":     stringByte,
+	"char":     stringChar,
+	"dump":     absent("string.dump"),
 	"format":   stringFormat,
+	"len":      stringLen,
+	"lower":    stringLower,
+	"pack":     stringPack,
+	"packsize": stringPackSize,
 	"rep":      stringRep,
-	"pack":     absent("string.pack"),
-	"unpack":   absent("string.unpack"),
-	"packsize": absent("string.packsize"),
+	"reverse":  stringReverse,
+	"sub":      stringSub,
+	"unpack":   stringUnpack,
+	"upper":    stringUpper,
 }
 
-func stringRep(L *lua.LState) int {
-	text, n, separator := L.CheckString(1), L.CheckInt(2), L.OptString(3, "")
-	if n <= 0 {
-		L.Push(lua.LString(""))
-		return 1
+// shimString replaces the functions that take as long and as much memory as a script likes. Methods of
+// strings are found in the same table.
+func shimString(L *lua.LState) {
+	extend(L, lua.StringLibName, stringFunctions)
+	if lib := extend(L, lua.StringLibName, patternFunctions); lib != nil {
+		lib.RawSetString("gfind", lua.LNil) // gmatch by the name that Lua 5.0 had for it
 	}
-	if unit := len(text) + len(separator); unit > 0 && n > maxRepeat/unit {
-		L.RaiseError("resulting string too large")
-	}
-	L.Push(lua.LString(strings.Repeat(text+separator, n-1) + text))
+}
+
+func stringLen(L *lua.LState) int {
+	L.Push(lua.LNumber(len(L.CheckString(1))))
 	return 1
 }
 
-// stringFormat is C's printf as Lua has it. Go's differs in %s of objects, %g, %x of negative numbers,
-// widths of text that is not ASCII, and in complaining inside the result.
-func stringFormat(L *lua.LState) int {
-	format := L.CheckString(1)
-	var out []byte
-	arg := 1
-	for i := 0; i < len(format); i++ {
-		if format[i] != '%' {
-			out = append(out, format[i])
-			continue
+func stringSub(L *lua.LState) int {
+	s := L.CheckString(1)
+	first, last := firstByte(intArg(L, 2), len(s)), lastByte(optInt(L, 3, -1), len(s))
+	if first > last {
+		L.Push(lua.LString(""))
+	} else {
+		L.Push(lua.LString(s[first-1 : last]))
+	}
+	return 1
+}
+
+func stringByte(L *lua.LState) int {
+	s := L.CheckString(1)
+	start := optInt(L, 2, 1)
+	first, last := firstByte(start, len(s)), lastByte(optInt(L, 3, start), len(s))
+	if first > last {
+		return 0
+	}
+	n := last - first + 1
+	if n >= registryMaxSize {
+		L.RaiseError("string slice too long")
+	}
+	growStack(L, n)
+	for i := first - 1; i < last; i++ {
+		L.Push(lua.LNumber(s[i]))
+	}
+	return n
+}
+
+// growStack makes room for n results at once, and not step by step.
+func growStack(L *lua.LState, n int) {
+	if n > small/16 {
+		charge(L, n, 16*n)
+		top := L.GetTop()
+		L.SetTop(top + n)
+		L.SetTop(top)
+	}
+}
+
+func stringChar(L *lua.LState) int {
+	n := L.GetTop()
+	chargeWork(L, n)
+	out := make([]byte, n)
+	for i := range out {
+		c := intArg(L, i+1)
+		if c < 0 || c > math.MaxUint8 {
+			L.ArgError(i+1, "value out of range")
 		}
-		if i++; i < len(format) && format[i] == '%' {
-			out = append(out, '%')
-			continue
-		}
-		spec, n := parseSpec(format[i:])
-		if n == 0 {
-			L.RaiseError("invalid conversion '%%%s' to 'format'", clip(format[i:], 10))
-		}
-		i += n - 1
-		if arg++; arg > L.GetTop() {
-			L.ArgError(arg, "no value")
-		}
-		out = spec.append(out, L, arg)
+		out[i] = byte(c)
 	}
 	L.Push(lua.LString(out))
 	return 1
 }
 
-func clip(s string, n int) string { return s[:min(len(s), n)] }
-
-// formatSpec is one conversion: %[flags][width][.precision]verb. Precision is -1 where there is none.
-type formatSpec struct {
-	flags            string
-	width, precision int
-	verb             byte
+func stringRep(L *lua.LState) int {
+	s, n, separator := L.CheckString(1), intArg(L, 2), optString(L, 3, "")
+	unit := len(s) + len(separator)
+	if n <= 0 || unit == 0 {
+		L.Push(lua.LString(""))
+		return 1
+	}
+	if n > maxText/unit+1 || n*unit-len(separator) > maxText {
+		L.RaiseError(tooLarge)
+	}
+	size := n*unit - len(separator)
+	charge(L, size, size)
+	if separator == "" {
+		L.Push(lua.LString(strings.Repeat(s, n)))
+		return 1
+	}
+	var out strings.Builder
+	out.Grow(size)
+	out.WriteString(s)
+	for range n - 1 {
+		out.WriteString(separator)
+		out.WriteString(s)
+	}
+	L.Push(lua.LString(out.String()))
+	return 1
 }
 
-// parseSpec reads a conversion after its %; n is its length, zero if it is malformed.
-func parseSpec(s string) (spec formatSpec, n int) {
-	i := 0
-	for i < len(s) && strings.IndexByte("-+ #0", s[i]) >= 0 {
-		i++
+func stringReverse(L *lua.LState) int {
+	s := L.CheckString(1)
+	charge(L, len(s), len(s))
+	out := make([]byte, len(s))
+	for i := range len(s) {
+		out[len(s)-1-i] = s[i]
 	}
-	spec.flags = s[:i]
-	number := func() int {
-		start := i
-		for i < len(s) && i < start+2 && isDigit(s[i]) {
-			i++
-		}
-		v, _ := strconv.Atoi(s[start:i])
-		return v
-	}
-	spec.width, spec.precision = number(), -1
-	if i < len(s) && s[i] == '.' {
-		i++
-		spec.precision = number()
-	}
-	if i == len(s) || strings.IndexByte("diucxXoeEfFgGqs", s[i]) < 0 {
-		return spec, 0
-	}
-	spec.verb = s[i]
-	return spec, i + 1
+	L.Push(lua.LString(out))
+	return 1
 }
 
-func (f formatSpec) append(out []byte, L *lua.LState, arg int) []byte {
-	switch f.verb {
-	case 'd', 'i', 'u':
-		return fmt.Appendf(out, f.goFormat("d"), wholeArg(L, arg))
-	case 'x', 'X', 'o':
-		return fmt.Appendf(out, f.goFormat(string(f.verb)), uint64(wholeArg(L, arg)))
-	case 'c':
-		return f.pad(out, string([]byte{byte(wholeArg(L, arg))}))
-	case 's':
-		text := toString(L, L.Get(arg))
-		if f.precision >= 0 {
-			text = clip(text, f.precision)
-		}
-		return f.pad(out, text)
-	case 'q':
-		return appendQuoted(out, L, arg)
-	}
-	return f.appendFloat(out, float64(L.CheckNumber(arg)))
-}
+func stringUpper(L *lua.LState) int { return mapLetters(L, 'a', 'z') }
 
-func (f formatSpec) appendFloat(out []byte, x float64) []byte {
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		text := numberText(x)
-		if x > 0 && strings.Contains(f.flags, "+") {
-			text = "+" + text
-		}
-		return f.pad(out, text)
-	}
-	if f.precision < 0 {
-		f.precision = 6 // C's; Go would write as many digits as it takes
-	}
-	if (f.verb == 'g' || f.verb == 'G') && f.precision == 0 {
-		f.precision = 1
-	}
-	return fmt.Appendf(out, f.goFormat(string(f.verb)), x)
-}
+func stringLower(L *lua.LState) int { return mapLetters(L, 'A', 'Z') }
 
-func (f formatSpec) goFormat(verb string) string {
-	format := "%" + f.flags
-	if f.width > 0 {
-		format += strconv.Itoa(f.width)
+// mapLetters changes the case of ASCII letters and of nothing else: a string is bytes, and need not be
+// UTF-8.
+func mapLetters(L *lua.LState, low, high byte) int {
+	const caseBit = 'a' - 'A'
+	s := L.CheckString(1)
+	chargeWork(L, len(s))
+	same := 0
+	for same < len(s) && (s[same] < low || s[same] > high) {
+		same++
 	}
-	if f.precision >= 0 {
-		format += "." + strconv.Itoa(f.precision)
+	if same == len(s) {
+		L.Push(lua.LString(s))
+		return 1
 	}
-	return format + verb
-}
-
-// pad counts bytes, where Go would count characters.
-func (f formatSpec) pad(out []byte, text string) []byte {
-	blank := strings.Repeat(" ", max(f.width-len(text), 0))
-	if strings.Contains(f.flags, "-") {
-		return append(append(out, text...), blank...)
-	}
-	return append(append(out, blank...), text...)
-}
-
-func wholeArg(L *lua.LState, arg int) int64 {
-	n := float64(L.CheckNumber(arg))
-	if !isWhole(n) {
-		L.ArgError(arg, "number has no integer representation")
-	}
-	if n >= math.MaxInt64 {
-		return math.MaxInt64 // math.maxinteger, rounded up to a float
-	}
-	return int64(n)
-}
-
-// appendQuoted writes a value so that Lua reads it back.
-func appendQuoted(out []byte, L *lua.LState, arg int) []byte {
-	text, ok := L.Get(arg).(lua.LString)
-	if !ok {
-		switch v := L.Get(arg); v.Type() {
-		case lua.LTNil, lua.LTBool, lua.LTNumber:
-			return append(out, toString(L, v)...)
-		default:
-			L.ArgError(arg, "value has no literal form")
+	charge(L, 0, len(s))
+	out := []byte(s)
+	for i := same; i < len(out); i++ {
+		if c := out[i]; low <= c && c <= high {
+			out[i] = c ^ caseBit
 		}
 	}
-	out = append(out, '"')
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '"' || c == '\\' || c == '\n':
-			out = append(out, '\\', c)
-		case c < ' ' || c == 0x7f:
-			if i+1 < len(text) && isDigit(text[i+1]) {
-				out = fmt.Appendf(out, `\%03d`, c)
-			} else {
-				out = fmt.Appendf(out, `\%d`, c)
-			}
-		default:
-			out = append(out, c)
-		}
-	}
-	return append(out, '"')
+	L.Push(lua.LString(out))
+	return 1
 }

@@ -6,36 +6,91 @@ import (
 	lua "github.com/yuin/gopher-lua"
 )
 
+// maxCode is the greatest code that fits into UTF-8 as it was first defined, with up to six bytes.
+const maxCode = 1<<31 - 1
+
 func installUTF8(L *lua.LState) {
 	mod := L.CreateTable(0, 6)
 	setAll(L, mod, map[string]lua.LGFunction{
 		"char":      utf8Char,
 		"codepoint": utf8Codepoint,
+		"codes":     utf8Codes,
 		"len":       utf8Len,
 		"offset":    utf8Offset,
 	})
-	mod.RawSetString("codes", L.NewClosure(utf8Codes, L.NewFunction(utf8CodesNext)))
-	mod.RawSetString("charpattern", lua.LString("[%z\x01-\x7F\xC2-\xFD][\x80-\xBF]*"))
+	mod.RawSetString("charpattern", lua.LString("[\x00-\x7F\xC2-\xFD][\x80-\xBF]*"))
 	L.SetGlobal("utf8", mod)
 	if loaded, ok := L.G.Registry.RawGetString("_LOADED").(*lua.LTable); ok {
 		loaded.RawSetString("utf8", mod)
 	}
 }
 
+// appendCode appends a code in up to six bytes, surrogates too.
+func appendCode(out []byte, code int) []byte {
+	if code < utf8.RuneSelf {
+		return append(out, byte(code))
+	}
+	more := 1 // bytes after the first
+	for limit := 1 << 11; code >= limit; limit <<= 5 {
+		more++
+	}
+	lead := ^byte(0) << (7 - more)
+	out = append(out, lead|byte(code>>(6*more)))
+	for more--; more >= 0; more-- {
+		out = append(out, 0x80|byte(code>>(6*more))&0x3f)
+	}
+	return out
+}
+
+// decodeCode is the code at the start of s and its length, zero if there is none. Unless lax, only what
+// Unicode knows is one.
+func decodeCode(s string, lax bool) (code, size int) {
+	if !lax {
+		r, size := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && size <= 1 {
+			return 0, 0
+		}
+		return int(r), size
+	}
+	if s[0] < utf8.RuneSelf {
+		return int(s[0]), 1
+	}
+	size = 1
+	for mask := byte(0x40); s[0]&mask != 0; mask >>= 1 {
+		size++
+	}
+	if size == 1 || size > 6 || size > len(s) {
+		return 0, 0
+	}
+	code = int(s[0]) & (0x7f >> size)
+	for i := 1; i < size; i++ {
+		if !isContinuation(s, i) {
+			return 0, 0
+		}
+		code = code<<6 | int(s[i]&0x3f)
+	}
+	if len(appendCode(nil, code)) != size { // written longer than it need be
+		return 0, 0
+	}
+	return code, size
+}
+
 func utf8Char(L *lua.LState) int {
+	chargeWork(L, L.GetTop())
 	var out []byte
 	for i := 1; i <= L.GetTop(); i++ {
-		code := L.CheckInt(i)
-		if code < 0 || code > utf8.MaxRune {
+		code := intArg(L, i)
+		if code < 0 || code > maxCode {
 			L.ArgError(i, "value out of range")
 		}
-		out = utf8.AppendRune(out, rune(code))
+		out = appendCode(out, code)
 	}
 	L.Push(lua.LString(out))
 	return 1
 }
 
-// bytePosition makes an index into s, which may count from its end, one from its start (from one on).
+// bytePosition makes of an index that may count from the end one that counts from the start; it is zero
+// or less where that is before it.
 func bytePosition(i, length int) int {
 	if i >= 0 {
 		return i
@@ -47,41 +102,48 @@ func bytePosition(i, length int) int {
 }
 
 func utf8Codepoint(L *lua.LState) int {
-	text := L.CheckString(1)
-	first := bytePosition(L.OptInt(2, 1), len(text))
-	last := bytePosition(L.OptInt(3, first), len(text))
+	s := L.CheckString(1)
+	first := bytePosition(optInt(L, 2, 1), len(s))
+	last := bytePosition(optInt(L, 3, first), len(s))
 	if first < 1 {
 		L.ArgError(2, "out of bounds")
 	}
-	if last > len(text) {
+	if last > len(s) {
 		L.ArgError(3, "out of bounds")
 	}
+	if last-first >= registryMaxSize {
+		L.RaiseError("string slice too long")
+	}
+	chargeWork(L, last-first)
+	lax := lua.LVAsBool(L.Get(4))
 	n := 0
 	for i := first - 1; i < last; n++ {
-		r, size := utf8.DecodeRuneInString(text[i:])
-		if r == utf8.RuneError && size <= 1 {
+		code, size := decodeCode(s[i:], lax)
+		if size == 0 {
 			L.RaiseError("invalid UTF-8 code")
 		}
-		L.Push(lua.LNumber(r))
+		L.Push(lua.LNumber(code))
 		i += size
 	}
 	return n
 }
 
 func utf8Len(L *lua.LState) int {
-	text := L.CheckString(1)
-	first := bytePosition(L.OptInt(2, 1), len(text))
-	last := bytePosition(L.OptInt(3, -1), len(text))
-	if first < 1 || first > len(text)+1 {
+	s := L.CheckString(1)
+	first := bytePosition(optInt(L, 2, 1), len(s))
+	last := bytePosition(optInt(L, 3, -1), len(s))
+	if first < 1 || first > len(s)+1 {
 		L.ArgError(2, "initial position out of bounds")
 	}
-	if last > len(text) {
+	if last > len(s) {
 		L.ArgError(3, "final position out of bounds")
 	}
+	chargeWork(L, last-first)
+	lax := lua.LVAsBool(L.Get(4))
 	n := 0
 	for i := first - 1; i < last; n++ {
-		r, size := utf8.DecodeRuneInString(text[i:])
-		if r == utf8.RuneError && size <= 1 {
+		_, size := decodeCode(s[i:], lax)
+		if size == 0 {
 			L.Push(lua.LNil)
 			L.Push(lua.LNumber(i + 1))
 			return 2
@@ -92,23 +154,24 @@ func utf8Len(L *lua.LState) int {
 	return 1
 }
 
-func isContinuation(text string, i int) bool { return i < len(text) && text[i]&0xC0 == 0x80 }
+func isContinuation(s string, i int) bool { return i < len(s) && s[i]&0xC0 == 0x80 }
 
 // utf8Offset is where the n-th character begins, counted from byte i.
 func utf8Offset(L *lua.LState) int {
-	text, n := L.CheckString(1), L.CheckInt(2)
+	s, n := L.CheckString(1), intArg(L, 2)
 	start := 1
 	if n <= 0 {
-		start = len(text) + 1
+		start = len(s) + 1
 	}
-	i := bytePosition(L.OptInt(3, start), len(text)) - 1
-	if i < 0 || i > len(text) {
+	i := bytePosition(optInt(L, 3, start), len(s)) - 1
+	if i < 0 || i > len(s) {
 		L.ArgError(3, "position out of bounds")
 	}
-	if n != 0 && isContinuation(text, i) {
+	if n != 0 && isContinuation(s, i) {
 		L.RaiseError("initial position is a continuation byte")
 	}
-	if i, ok := nthCharacter(text, n, i); ok {
+	chargeWork(L, min(max(n, -n), len(s)))
+	if i, ok := nthCharacter(s, n, i); ok {
 		L.Push(lua.LNumber(i + 1))
 	} else {
 		L.Push(lua.LNil)
@@ -116,10 +179,10 @@ func utf8Offset(L *lua.LState) int {
 	return 1
 }
 
-func nthCharacter(text string, n, i int) (int, bool) {
+func nthCharacter(s string, n, i int) (int, bool) {
 	switch {
 	case n == 0:
-		for i > 0 && isContinuation(text, i) {
+		for i > 0 && isContinuation(s, i) {
 			i--
 		}
 	case n < 0:
@@ -127,15 +190,15 @@ func nthCharacter(text string, n, i int) (int, bool) {
 			if i == 0 {
 				return 0, false
 			}
-			for i--; i > 0 && isContinuation(text, i); i-- {
+			for i--; i > 0 && isContinuation(s, i); i-- {
 			}
 		}
 	default:
 		for ; n > 1; n-- {
-			if i >= len(text) {
+			if i >= len(s) {
 				return 0, false
 			}
-			for i++; isContinuation(text, i); i++ {
+			for i++; isContinuation(s, i); i++ {
 			}
 		}
 	}
@@ -143,27 +206,34 @@ func nthCharacter(text string, n, i int) (int, bool) {
 }
 
 func utf8Codes(L *lua.LState) int {
-	text := L.CheckString(1)
-	L.Push(L.Get(lua.UpvalueIndex(1)))
-	L.Push(lua.LString(text))
+	s, lax := L.CheckString(1), lua.LVAsBool(L.Get(2))
+	if isContinuation(s, 0) {
+		L.ArgError(1, "invalid UTF-8 code")
+	}
+	L.Push(L.NewFunction(func(L *lua.LState) int { return utf8CodesNext(L, lax) }))
+	L.Push(lua.LString(s))
 	L.Push(lua.LNumber(0))
 	return 3
 }
 
-func utf8CodesNext(L *lua.LState) int {
-	text, i := L.CheckString(1), L.CheckInt(2)
+func utf8CodesNext(L *lua.LState, lax bool) int {
+	s, i := L.CheckString(1), intArg(L, 2)
+	if i < 0 || i > len(s) {
+		L.ArgError(2, "position out of bounds")
+	}
 	if i > 0 {
-		_, size := utf8.DecodeRuneInString(text[i-1:])
-		i += size - 1
+		for ; isContinuation(s, i); i++ {
+		}
 	}
-	if i >= len(text) {
-		return 0
+	if i == len(s) {
+		L.Push(lua.LNil)
+		return 1
 	}
-	r, size := utf8.DecodeRuneInString(text[i:])
-	if r == utf8.RuneError && size <= 1 {
+	code, size := decodeCode(s[i:], lax)
+	if size == 0 || isContinuation(s, i+size) {
 		L.RaiseError("invalid UTF-8 code")
 	}
 	L.Push(lua.LNumber(i + 1))
-	L.Push(lua.LNumber(r))
+	L.Push(lua.LNumber(code))
 	return 2
 }

@@ -19,7 +19,7 @@ same(table.concat(table.move({1, 2, 3}, 1, 3, 2), ','), '1,1,2,3')
 same(table.concat(table.move({1, 2, 3}, 2, 3, 1), ','), '2,3,3')
 same(table.concat({1, 'a', 2.5}, '-', 2, 3), 'a-2.5')
 same(table.concat({}), '')
-fails("invalid value (nil) at index 2 in table for 'concat'", table.concat, {1}, ',', 1, 2)
+fails("invalid value (at index 2) in table for 'concat'", table.concat, {1}, ',', 1, 2)
 local many = {}
 for i = 1, 100000 do many[i] = i end
 same(select('#', table.unpack(many)), 100000)
@@ -134,7 +134,6 @@ same(('ab'):rep(3, '-'), 'ab-ab-ab')
 same(('ab'):rep(0), '')
 same((''):rep(1e9), '')
 fails('resulting string too large', string.rep, 'a', 2 ^ 40)
-fails('string.pack is not available', string.pack, 'i4', 1)
 
 -- base
 same(rawlen({1, 2}), 2)

@@ -1,0 +1,100 @@
+package luastate
+
+import lua "github.com/yuin/gopher-lua"
+
+// shimCoroutines gives a coroutine the context of whoever resumes it: the call that made it, whose
+// context it would have otherwise, may be over long ago.
+func shimCoroutines(L *lua.LState) {
+	lib, ok := L.G.Global.RawGetString(lua.CoroutineLibName).(*lua.LTable)
+	if !ok {
+		return
+	}
+	create, ok1 := lib.RawGetString("create").(*lua.LFunction)
+	resume, ok2 := lib.RawGetString("resume").(*lua.LFunction)
+	wrap, ok3 := lib.RawGetString("wrap").(*lua.LFunction)
+	if !ok1 || !ok2 || !ok3 || !create.IsG || !resume.IsG || !wrap.IsG {
+		return
+	}
+	// Made without a context, a coroutine has no cancel function that someone would have to call.
+	free := func(fn lua.LGFunction) lua.LGFunction {
+		return func(L *lua.LState) int {
+			if ctx := L.Context(); ctx != nil {
+				L.RemoveContext()
+				defer L.SetContext(ctx)
+			}
+			return fn(L)
+		}
+	}
+	setAll(L, lib, map[string]lua.LGFunction{
+		"close":       coroutineClose,
+		"create":      free(create.GFunction),
+		"isyieldable": isYieldable,
+		"running":     coroutineRunning,
+		"yield":       coroutineYield,
+	})
+	resumeAny := resume.GFunction
+	lib.RawSetString("resume", L.NewFunction(func(L *lua.LState) int {
+		lend(L, L.CheckThread(1))
+		return resumeAny(L)
+	}))
+	wrapAny := free(wrap.GFunction)
+	lib.RawSetString("wrap", L.NewFunction(func(L *lua.LState) int {
+		wrapAny(L)
+		wrapped, _ := L.Get(-1).(*lua.LFunction)
+		thread, _ := wrapped.Upvalues[0].Value().(*lua.LState)
+		L.Pop(1)
+		L.Push(L.NewClosure(func(L *lua.LState) int {
+			lend(L, thread)
+			return wrapped.GFunction(L)
+		}, thread))
+		return 1
+	}))
+}
+
+func lend(from, to *lua.LState) {
+	if ctx := from.Context(); ctx != nil {
+		to.SetContext(ctx)
+	} else {
+		to.RemoveContext()
+	}
+}
+
+// isYieldable tells a coroutine from the main thread.
+func isYieldable(L *lua.LState) int {
+	L.Push(lua.LBool(L != L.G.MainThread))
+	return 1
+}
+
+func coroutineRunning(L *lua.LState) int {
+	L.Push(L)
+	L.Push(lua.LBool(L == L.G.MainThread))
+	return 2
+}
+
+// coroutineClose ends a coroutine that waits to be resumed.
+func coroutineClose(L *lua.LState) int {
+	thread := L.CheckThread(1)
+	if status := L.Status(thread); thread == L.G.MainThread || thread.Parent != nil || status == "running" || status == "normal" {
+		L.RaiseError("cannot close a running coroutine")
+	}
+	thread.Dead = true
+	L.Push(lua.LTrue)
+	return 1
+}
+
+// coroutineYield refuses to leave a Go function that waits for what it has called: gopher-lua would not
+// come back to it, but lose its way.
+func coroutineYield(L *lua.LState) int {
+	if L == L.G.MainThread {
+		L.RaiseError("attempt to yield from outside a coroutine")
+	}
+	for level := 1; ; level++ {
+		frame, ok := L.GetStack(level)
+		if !ok {
+			return -1 // gopher-lua's sign for a yield
+		}
+		if fn, err := L.GetInfo("f", frame, lua.LNil); err == nil && fn.(*lua.LFunction).IsG {
+			L.RaiseError("attempt to yield across a C-call boundary")
+		}
+	}
+}
