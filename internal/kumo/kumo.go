@@ -56,6 +56,9 @@ type Options struct {
 	// Transports keeps what build_client makes for settings that HTTP does not have; nil: the Options's own.
 	Transports *Transports
 
+	// DNS answers kumo.dns; nil: its lookups raise that there is no resolver.
+	DNS DNS
+
 	mu      sync.Mutex
 	ignored map[string]bool
 	own     Transports
@@ -166,7 +169,9 @@ func (m *module) submodule(name string) (functions map[string]lua.LGFunction, ok
 	case "time":
 		return map[string]lua.LGFunction{"sleep": sleep}, true
 	case "http":
-		return map[string]lua.LGFunction{"build_client": m.buildClient}, true
+		return m.httpFunctions(), true
+	case "dns":
+		return m.dnsFunctions(), true
 	}
 	_, ok = upstream["kumo."+name]
 	return nil, ok || setupModules[name]

@@ -100,7 +100,6 @@ kumo.tsa.whatever()
 function absent(f, ...) f(...) end
 for name, call in pairs {
   ['kumo.memoize'] = kumo.memoize,
-  ['kumo.dns.lookup_mx'] = kumo.dns.lookup_mx,
   ['kumo.http.connect_websocket'] = kumo.http.connect_websocket,
   ['kumo.time.now'] = kumo.time.now,
   ['kumo.kafka.anything'] = require 'kumo.kafka'.anything,

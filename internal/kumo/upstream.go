@@ -15,8 +15,8 @@ var upstream = map[string][]string{
 		"read_dir", "validation_failed", "get_event_registrars", "make_queue_config", "make_egress_path",
 		"make_egress_source", "make_egress_pool",
 	},
-	"kumo.http": {"build_url", "connect_websocket"},
-	"kumo.dns":  {"lookup_mx", "lookup_addr", "lookup_txt", "lookup_ptr", "rbl_lookup", "ptr_host", "reverse_ip"},
+	"kumo.http": {"connect_websocket"},
+	"kumo.dns":  {},
 	"kumo.serde": {
 		"toml_load", "toml_parse", "toml_encode", "toml_encode_pretty", "toml_encode_pretty_compact",
 		"yaml_load", "yaml_parse", "yaml_encode",
