@@ -66,10 +66,8 @@ var idleSteps = [...]time.Duration{
 	30 * time.Minute, time.Hour,
 }
 
-// idleStep is the longest step that is no longer than d. Less than the first is not at all: a
-// nanosecond, as zero would be for ever.
-func idleStep(d time.Duration) time.Duration {
-	step := time.Duration(1)
+// idleStep is the longest step that is no longer than d; zero, which is not at all, below the first.
+func idleStep(d time.Duration) (step time.Duration) {
 	for _, s := range idleSteps {
 		if s <= d {
 			step = s
@@ -92,7 +90,7 @@ func (s *Transports) get(key transportKey, base *http.Transport) *http.Transport
 		return t
 	}
 	t := base.Clone()
-	t.IdleConnTimeout = key.idle
+	t.IdleConnTimeout, t.DisableKeepAlives = key.idle, key.idle == 0
 	if key.insecure {
 		if t.TLSClientConfig == nil {
 			t.TLSClientConfig = &tls.Config{}
