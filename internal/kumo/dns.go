@@ -211,7 +211,11 @@ func (m *module) lookupRBL(L *lua.LState) int {
 	if !ok {
 		L.ArgError(1, fmt.Sprintf("%.100q is not a valid IP address, with a port or without", L.CheckString(1)))
 	}
-	name := reversed(ip.Unmap()) + "." + strings.TrimSuffix(L.CheckString(2), ".")
+	zone := strings.TrimSuffix(L.CheckString(2), ".")
+	if zone == "" { // nothing is listed there, which is no answer
+		L.ArgError(2, "the domain of a block list is missing")
+	}
+	name := reversed(ip.Unmap()) + "." + zone
 	dns := m.resolver(L, "rbl_lookup", 3)
 	found := lookUp(L, "rbl_lookup", func(ctx context.Context) (listing, error) { return listed(ctx, dns, name) })
 	if !found.listed {

@@ -130,6 +130,7 @@ func TestDNSErrors(t *testing.T) {
 		{"reverse_ip('')", `invalid IP address ""`},
 		{"rbl_lookup('a.example', 'bl.example')", `"a.example" is not a valid IP address`},
 		{"rbl_lookup('127.0.0.1')", "bad argument #2"},
+		{"rbl_lookup('127.0.0.1', '.')", "the domain of a block list is missing"},
 		{"lookup_mx()", "bad argument #1"},
 		{"lookup_txt({})", "bad argument #1"},
 		{"lookup_mx('a.example', {})", "bad argument #2"},

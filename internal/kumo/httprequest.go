@@ -199,7 +199,7 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 		return nil, nil // what follows is no body, and has no end
 	}
 	if resp.ContentLength <= limit {
-		body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+		body, err := io.ReadAll(io.LimitReader(resp.Body, max(limit, limit+1)))
 		if err != nil || int64(len(body)) <= limit {
 			return body, err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -208,6 +209,21 @@ func TestSecretsInURLs(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", url, err)
 		}
+	}
+}
+
+// What a server compresses is passed on as it is, and is not asked for.
+func TestNoCompression(t *testing.T) {
+	base := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		io.WriteString(w, "\x1f\x8b"+r.Header.Get("Accept-Encoding"))
+	})
+	o := stubs()
+	o.MaxResponse = math.MaxInt64
+	defer o.Close()
+	got, err := eval(t, o, "function run(u) local r = kumo.http.build_client {}:get(u):send() return r:headers()['content-encoding'] .. r:content_length() .. r:bytes() end", lua.LString(base))
+	if err != nil || got != "gzip2\x1f\x8b" {
+		t.Errorf("%q %v", got, err)
 	}
 }
 

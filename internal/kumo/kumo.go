@@ -1,7 +1,7 @@
 // Package kumo is the module "kumo" that KumoMTA policies are written against, for any gopher-lua
 // state: those of package luastate, or a host's own.
 //
-// It knows Lua and HTTP and nothing of mail: what kumo.make_queue_config and its siblings make is the
+// It knows Lua, HTTP and the names of the DNS, and nothing of mail: what kumo.make_queue_config and its siblings make is the
 // business of the functions in Options, and a message is an interface.
 //
 // The module is the global kumo, and what require 'kumo' and require 'kumo.http' and the like return.
