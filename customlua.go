@@ -156,8 +156,10 @@ func (r *Runtime) module(ignored func(string)) *kumo.Options {
 		Empty:         decode.Empty{},
 		Ignored:       ignored,
 		ParseDuration: decode.ParseDuration,
-		MX:            r.mailExchangers,
+		Sites:         r.siteOf,
 		Throttles:     &s.throttles,
+		Transports:    &s.transports,
+		DNS:           policyDNS{r},
 		Make: map[string]func(any) (any, error){
 			"make_queue_config":  makeConfig[QueueConfig],
 			"make_egress_path":   makeConfig[EgressPath],
@@ -208,7 +210,7 @@ func configOf[T any](v lua.LValue) (config T, ok bool) {
 func ownTransport(roots *x509.CertPool, prohibited []netip.Prefix) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = &tls.Config{RootCAs: roots}
-	t.ForceAttemptHTTP2 = true
+	t.ForceAttemptHTTP2, t.DisableCompression, t.MaxIdleConnsPerHost, t.MaxResponseHeaderBytes = true, true, 64, 1<<20
 	if len(prohibited) > 0 {
 		t.Proxy = nil // it would connect for us, wherever the URL says
 		t.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {

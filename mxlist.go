@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/dane"
@@ -90,6 +91,7 @@ type target struct {
 	addr netip.Addr
 	unix string
 	port uint16 // 0: not given
+	rank uint16 // the preference of an MX record
 	// secure: the address is the name's beyond doubt.
 	secure bool
 }
@@ -172,10 +174,12 @@ func literalTarget(name string, ip netip.Addr, port uint16) (target, error) {
 // DNSType is the type of a DNS record.
 type DNSType uint16
 
-// The types that delivery asks for, with their numbers in DNS.
+// The types that delivery asks for, with their numbers in DNS; DNSTypePTR only where a policy asks with
+// kumo.dns.
 const (
 	DNSTypeA     DNSType = 1
 	DNSTypeCNAME DNSType = 5
+	DNSTypePTR   DNSType = 12
 	DNSTypeMX    DNSType = 15
 	DNSTypeTXT   DNSType = 16
 	DNSTypeAAAA  DNSType = 28
@@ -228,6 +232,8 @@ type DNSAnswer struct {
 	TXT   []string
 	TLSA  []TLSARecord
 	CNAME string
+	// PTR are names, lower-case and without the final dot.
+	PTR []string
 	// Err says why for DNSTempFail and DNSBogus.
 	Err error
 }
@@ -297,7 +303,7 @@ func (d *DNS) Stats() DNSStats {
 func (d *DNS) Lookup(ctx context.Context, name string, t DNSType) DNSAnswer {
 	a := d.ready().Lookup(ctx, name, resolver.Type(t))
 	answer := DNSAnswer{
-		Secure: a.Secure, Name: a.Name, TTL: a.TTL, Addrs: a.Addrs, TXT: a.TXT, CNAME: a.CNAME, Err: a.Err}
+		Secure: a.Secure, Name: a.Name, TTL: a.TTL, Addrs: a.Addrs, TXT: a.TXT, CNAME: a.CNAME, PTR: a.PTR, Err: a.Err}
 	switch a.Result {
 	case resolver.Records:
 		answer.Result = DNSRecords
@@ -343,6 +349,7 @@ type route struct {
 	expanded string
 	// secure: DNSSEC vouches for the choice of the hosts, or the operator says that it is as good.
 	secure bool
+	mx     bool           // there are MX records
 	sts    *mtasts.Result // of the domain; nil: it was not looked for
 }
 
@@ -426,7 +433,7 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 		return nil, unresolved(queue, err)
 	}
 	if domain.addr.IsValid() {
-		return &route{site: joinPort(domain.addr.String(), port), hosts: [][]target{{domain}}}, nil
+		return &route{site: joinPort(domain.addr.String(), port), hosts: [][]target{{domain}}, port: port}, nil
 	}
 	answer := dns.Lookup(ctx, domain.name, DNSTypeMX)
 	r := &route{domain: domain.name, expanded: answer.Name, port: port, secure: answer.Secure}
@@ -435,11 +442,11 @@ func domainRoute(ctx context.Context, dns Resolver, queue QueueName) (*route, *P
 		if len(answer.MX) == 1 && answer.MX[0].Host == "." {
 			return nil, errNullMX
 		}
-		r.hosts = byPreference(answer.MX, port)
+		r.hosts, r.mx = byPreference(answer.MX, port), true
 	case DNSNoData: // the implicit MX
 		r.hosts = [][]target{{{name: domain.name, port: port}}}
 	case DNSNXDomain:
-		return nil, unresolved(queue, fmt.Errorf("the domain %s does not exist", domain.name))
+		return nil, unresolved(queue, fmt.Errorf("NXDOMAIN: the domain %s does not exist", domain.name))
 	case DNSBogus:
 		return nil, unresolved(queue, cmp.Or(answer.Err, fmt.Errorf("the MX records of %s fail DNSSEC validation", domain.name)))
 	default:
@@ -466,7 +473,7 @@ func byPreference(records []MXRecord, port uint16) (hosts [][]target) {
 			hosts = append(hosts, nil)
 		}
 		last := len(hosts) - 1
-		hosts[last] = append(hosts[last], target{name: mx.Host, port: port})
+		hosts[last] = append(hosts[last], target{name: mx.Host, port: port, rank: mx.Preference})
 	}
 	return hosts
 }
@@ -1217,21 +1224,134 @@ func noAddress(host string, v4, v6 *DNSAnswer) error {
 	return errors.New(host + " has no address")
 }
 
-// mailExchangers tells a policy's kumo.shaping where the mail of a domain goes, as a delivery would find it before
+// siteOf tells a policy's kumo.shaping where the mail of a domain goes, as a delivery would find it before
 // it leaves hosts out.
-func (r *Runtime) mailExchangers(ctx context.Context, domain string) (kumo.MailExchangers, error) {
+func (r *Runtime) siteOf(ctx context.Context, domain string) (kumo.Site, error) {
 	to, failed := domainRoute(ctx, r.state.resolver, QueueName{Domain: domain})
 	switch {
 	case failed == errNullMX:
-		return kumo.MailExchangers{}, nil
+		return kumo.Site{}, nil
 	case failed != nil:
-		return kumo.MailExchangers{}, failed
+		return kumo.Site{}, failed
 	}
-	mx := kumo.MailExchangers{Site: to.site}
+	site := kumo.Site{Name: to.site}
 	for _, group := range to.hosts {
 		for _, host := range group {
-			mx.Hosts = append(mx.Hosts, host.name)
+			site.Hosts = append(site.Hosts, host.name)
 		}
 	}
-	return mx, nil
+	return site, nil
 }
+
+// policyDNS answers kumo.dns as deliveries ask.
+type policyDNS struct{ runtime *Runtime }
+
+// implicitRank is the preference that upstream gives to a domain's own address, and to an address in brackets.
+const implicitRank = 1
+
+// MX is the route of a domain's mail, as far as the domain says: ourselves included.
+func (d policyDNS) MX(ctx context.Context, domain string) (kumo.MailExchangers, error) {
+	found := kumo.MailExchangers{MTASTS: stsModes[mtasts.None]}
+	to, failed := domainRoute(ctx, d.runtime.ready().resolver, QueueName{Domain: domain})
+	switch {
+	case failed == errNullMX:
+		found.Domain, found.MX = fullName(domain), true
+		found.Preferences = []kumo.Preference{{Hosts: []string{"."}}}
+		return found, nil
+	case failed != nil:
+		return found, fmt.Errorf("MX lookup for %s failed: %w", domain, cmp.Or(failed.Err, error(failed)))
+	}
+	if to.domain != "" && !d.runtime.MTASTS.Off {
+		if err := d.runtime.obey(ctx, to); err != nil {
+			return found, fmt.Errorf("MX lookup for %s failed: %w", domain, err)
+		}
+		if to.sts != nil {
+			found.MTASTS = stsModes[to.sts.Policy.Mode]
+		}
+	}
+	found.Domain, found.Site, found.MX, found.Secure = fullName(to.domain), to.site, to.mx, to.secure
+	if to.domain == "" {
+		found.Domain, found.Literal = domain, true
+	}
+	for _, group := range to.hosts {
+		found.Preferences = append(found.Preferences, to.asPreference(group))
+	}
+	return found, nil
+}
+
+var stsModes = map[mtasts.Mode]string{mtasts.None: "None", mtasts.Testing: "Testing", mtasts.Enforce: "Enforce"}
+
+// asPreference is the hosts of a route that are equally good, as policies see them: names end with a dot.
+func (r *route) asPreference(group []target) kumo.Preference {
+	p := kumo.Preference{Value: implicitRank}
+	for _, t := range group {
+		name := t.addr.String()
+		if !t.addr.IsValid() {
+			name = fullName(t.name)
+		}
+		p.Hosts = append(p.Hosts, joinPort(name, r.port))
+		if r.mx {
+			p.Value = t.rank
+		}
+	}
+	return p
+}
+
+// fullName is a name with its final dot.
+func fullName(name string) string {
+	name = asciiName(name)
+	if name == "." {
+		return name
+	}
+	return name + "."
+}
+
+// Addrs is the addresses of a host. That it has none, or does not exist, is no error.
+func (d policyDNS) Addrs(ctx context.Context, host, strategy string) ([]netip.Addr, error) {
+	at := lookupAddrs(ctx, d.runtime.ready().resolver, asciiName(host), strategy)
+	if at.err != nil {
+		for _, answer := range at.answers {
+			if err := unanswered(host, &answer); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return at.addrs, nil
+}
+
+// TXT is the TXT records of a name.
+func (d policyDNS) TXT(ctx context.Context, name string) ([]string, error) {
+	answer := d.runtime.ready().resolver.Lookup(ctx, asciiName(name), DNSTypeTXT)
+	return answer.TXT, unanswered(name, &answer)
+}
+
+// PTR is the names that the name of an address points to.
+func (d policyDNS) PTR(ctx context.Context, name string) ([]string, error) {
+	answer := d.runtime.ready().resolver.Lookup(ctx, asciiName(name), DNSTypePTR)
+	return answer.PTR, unanswered(name, &answer)
+}
+
+// asciiName is a name as a resolver wants it. What is no name stays as it is: the resolver says so.
+func asciiName(name string) string {
+	name = strings.TrimSuffix(name, ".")
+	if strings.ContainsFunc(name, func(c rune) bool { return c > unicode.MaxASCII }) {
+		if ascii, err := address.ToASCII(name); err == nil {
+			return ascii
+		}
+	}
+	return name
+}
+
+// unanswered is the error of a question that has no answer. That there is no such name or record is one; that
+// there can be none is not.
+func unanswered(name string, answer *DNSAnswer) error {
+	switch {
+	case answer.Result == DNSTempFail || answer.Result == DNSBogus:
+		return fmt.Errorf("failed to query DNS for %s: %w", name, cmp.Or(answer.Err, errNoAnswer))
+	case answer.Result == DNSNXDomain && answer.Err != nil:
+		return fmt.Errorf("invalid DNS name: %w", answer.Err)
+	}
+	return nil
+}
+
+var errNoAnswer = errors.New("no answer")

@@ -29,7 +29,7 @@ func (z zone) Lookup(_ context.Context, name string, t DNSType) DNSAnswer {
 	return DNSAnswer{Result: DNSNXDomain}
 }
 
-var dnsTypeNames = map[DNSType]string{DNSTypeMX: "MX", DNSTypeA: "A", DNSTypeAAAA: "AAAA", DNSTypeTXT: "TXT", DNSTypeCNAME: "CNAME", DNSTypeTLSA: "TLSA"}
+var dnsTypeNames = map[DNSType]string{DNSTypeMX: "MX", DNSTypeA: "A", DNSTypeAAAA: "AAAA", DNSTypeTXT: "TXT", DNSTypeCNAME: "CNAME", DNSTypeTLSA: "TLSA", DNSTypePTR: "PTR"}
 
 func mx(records ...MXRecord) DNSAnswer { return DNSAnswer{Result: DNSRecords, MX: records} }
 

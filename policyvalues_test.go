@@ -28,18 +28,18 @@ func TestMailExchangersForPolicies(t *testing.T) {
 	rt := newRuntime(t)
 	rt.Resolver = shapedZone()
 	rt.ready()
-	for domain, want := range map[string]kumo.MailExchangers{
-		"hosted.test": {Hosts: []string{"a.mx.big.test", "b.mx.big.test"}, Site: "(a|b).mx.big.test"},
+	for domain, want := range map[string]kumo.Site{
+		"hosted.test": {Hosts: []string{"a.mx.big.test", "b.mx.big.test"}, Name: "(a|b).mx.big.test"},
 		"null.test":   {},
-		"bare.test":   {Hosts: []string{"bare.test"}, Site: "bare.test"},
+		"bare.test":   {Hosts: []string{"bare.test"}, Name: "bare.test"},
 	} {
-		got, err := rt.mailExchangers(t.Context(), domain)
-		if err != nil || got.Site != want.Site || !slices.Equal(got.Hosts, want.Hosts) {
+		got, err := rt.siteOf(t.Context(), domain)
+		if err != nil || got.Name != want.Name || !slices.Equal(got.Hosts, want.Hosts) {
 			t.Errorf("%s: %+v, %v", domain, got, err)
 		}
 	}
 	for _, domain := range []string{"gone.test", "broken.test"} {
-		if got, err := rt.mailExchangers(t.Context(), domain); err == nil {
+		if got, err := rt.siteOf(t.Context(), domain); err == nil {
 			t.Errorf("%s: %+v", domain, got)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,13 +17,15 @@ import (
 )
 
 // response is what request:send() returns. A body that could not be read is an error when Lua asks
-// for it, and not before: the status may be all that a policy wants.
+// for it, and not before: the status may be all that a policy wants. Lua gets the body once: it need not
+// be kept twice.
 type response struct {
 	status  int
 	header  http.Header
 	length  int64 // as the server said, negative if it did not
 	body    []byte
 	bodyErr error
+	taken   bool
 }
 
 func responseMethods() map[string]lua.LGFunction {
@@ -68,12 +71,30 @@ func contentLength(r *response) lua.LValue {
 }
 
 func responseBody(L *lua.LState) int {
-	r := checkObject[*response](L, "http response")
-	if r.bodyErr != nil {
-		luastate.Raise(L, r.bodyErr)
-	}
-	L.Push(lua.LString(r.body))
+	L.Push(lua.LString(checkObject[*response](L, "http response").take(L)))
 	return 1
+}
+
+// responseText is the body as text: whatever the server sent, it is UTF-8 then.
+func responseText(L *lua.LState) int {
+	r := checkObject[*response](L, "http response")
+	text, err := decodeText(contextOf(L), r.take(L), r.header.Get("Content-Type"))
+	if err != nil {
+		luastate.Raise(L, err)
+	}
+	L.Push(lua.LString(text))
+	return 1
+}
+
+func (r *response) take(L *lua.LState) (body []byte) {
+	switch {
+	case r.bodyErr != nil:
+		luastate.Raise(L, r.bodyErr)
+	case r.taken:
+		L.RaiseError("broken response wrapper: the body was read already")
+	}
+	body, r.body, r.taken = r.body, nil, true
+	return body
 }
 
 // responseHeaders is an object that is indexed in any case; pairs gives each value with its name in
@@ -118,13 +139,17 @@ func headersPairs(L *lua.LState) int {
 	return 1
 }
 
-// logExchange is what connection_verbose asks for. The URL may hold a password.
-func (m *module) logExchange(ctx context.Context, r *request, resp *response, err error, took time.Duration) {
+// logExchange is what connection_verbose asks for: the last connection and what became of the request.
+// The URL may hold a password.
+func (m *module) logExchange(ctx context.Context, r *request, resp *response, err error, conn *httptrace.GotConnInfo, took time.Duration) {
 	logger := m.options.Logger
 	if logger == nil {
 		logger = slog.Default()
 	}
 	attrs := []slog.Attr{slog.String("method", r.method), slog.String("url", redacted(r.url)), slog.Duration("took", took)}
+	if conn != nil {
+		attrs = append(attrs, slog.String("peer", conn.Conn.RemoteAddr().String()), slog.Bool("reused", conn.Reused))
+	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	} else {
@@ -139,15 +164,4 @@ func redacted(address string) string {
 		return "(no URL)"
 	}
 	return u.Redacted()
-}
-
-// responseText is the body as text: whatever the server sent, it is UTF-8 then, so that a policy may
-// return it.
-func responseText(L *lua.LState) int {
-	n := responseBody(L)
-	if body, ok := L.Get(-1).(lua.LString); ok && n == 1 {
-		L.Pop(1)
-		L.Push(lua.LString(strings.ToValidUTF8(string(body), "\uFFFD")))
-	}
-	return n
 }

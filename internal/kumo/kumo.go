@@ -1,7 +1,7 @@
 // Package kumo is the module "kumo" that KumoMTA policies are written against, for any gopher-lua
 // state: those of package luastate, or a host's own.
 //
-// It knows Lua and HTTP and nothing of mail: what kumo.make_queue_config and its siblings make is the
+// It knows Lua, HTTP and the names of the DNS, and nothing of mail: what kumo.make_queue_config and its siblings make is the
 // business of the functions in Options, and a message is an interface.
 //
 // The module is the global kumo, and what require 'kumo' and require 'kumo.http' and the like return.
@@ -58,13 +58,16 @@ type Options struct {
 	// Transports keeps what build_client makes for settings that HTTP does not have; nil: the Options's own.
 	Transports *Transports
 
+	// DNS answers kumo.dns; nil: its lookups raise that there is no resolver.
+	DNS DNS
+
 	mu      sync.Mutex
 	ignored map[string]bool
 	own     Transports
 
-	// MX finds the mail exchangers of a domain, for kumo.shaping. It is called from many goroutines. Nil: shaping data
-	// that asks for them cannot be loaded.
-	MX func(ctx context.Context, domain string) (MailExchangers, error)
+	// Sites finds where the mail of a domain goes, for kumo.shaping. It is called from many goroutines. Nil: shaping
+	// data that asks for that cannot be loaded.
+	Sites func(ctx context.Context, domain string) (Site, error)
 	// Throttles counts for kumo.make_throttle; nil: the Options's own.
 	Throttles    *Throttles
 	ownThrottles Throttles
@@ -185,7 +188,9 @@ func (m *module) submodule(name string) (functions map[string]lua.LGFunction, ok
 	case "fs":
 		return m.fsFunctions(), true
 	case "http":
-		return map[string]lua.LGFunction{"build_client": m.buildClient}, true
+		return m.httpFunctions(), true
+	case "dns":
+		return m.dnsFunctions(), true
 	}
 	_, ok = upstream["kumo."+name]
 	return nil, ok || setupModules[name]

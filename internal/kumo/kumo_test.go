@@ -99,7 +99,6 @@ kumo.dns.set_mx_timeout(1)
 kumo.tsa.whatever()
 function absent(f, ...) f(...) end
 for name, call in pairs {
-  ['kumo.dns.lookup_mx'] = kumo.dns.lookup_mx,
   ['kumo.http.connect_websocket'] = kumo.http.connect_websocket,
   ['kumo.kafka.anything'] = require 'kumo.kafka'.anything,
 } do

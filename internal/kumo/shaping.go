@@ -12,12 +12,12 @@ import (
 	"github.com/mtadelivery/delivery/internal/luastate"
 )
 
-// MailExchangers is where the mail of a domain goes.
-type MailExchangers struct {
+// Site is where the mail of a domain goes.
+type Site struct {
 	// Hosts are names in lower case without a final dot; none if the domain says that it takes no mail.
 	Hosts []string
-	// Site is the name that get_egress_path_config is given for them.
-	Site string
+	// Name is what get_egress_path_config is given for them.
+	Name string
 }
 
 // shaping is what kumo.shaping.load made of its files. It is not written to any more.
@@ -25,7 +25,7 @@ type shaping struct {
 	sites     map[string]*shapingSection
 	domains   map[string]*shapingSection // with "default"
 	providers []*shapingProvider
-	mx        func(context.Context, string) (MailExchangers, error)
+	mx        func(context.Context, string) (Site, error)
 
 	warnings, errors []string
 	hash             string

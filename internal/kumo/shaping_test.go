@@ -18,25 +18,25 @@ import (
 var errNoDomain = errors.New("the domain does not exist")
 
 // world answers MX lookups.
-func world(_ context.Context, domain string) (MailExchangers, error) {
+func world(_ context.Context, domain string) (Site, error) {
 	switch domain {
 	case "gmail.example", "workspace.example":
-		return MailExchangers{[]string{"mx1.google.example", "mx2.google.example"}, "(mx1|mx2).google.example"}, nil
+		return Site{[]string{"mx1.google.example", "mx2.google.example"}, "(mx1|mx2).google.example"}, nil
 	case "mixed.example":
-		return MailExchangers{[]string{"mx1.google.example", "mx.elsewhere.example"}, "mixed"}, nil
+		return Site{[]string{"mx1.google.example", "mx.elsewhere.example"}, "mixed"}, nil
 	case "exact.example":
-		return MailExchangers{[]string{"the.host.example"}, "the.host.example"}, nil
+		return Site{[]string{"the.host.example"}, "the.host.example"}, nil
 	case "null.example":
-		return MailExchangers{}, nil
+		return Site{}, nil
 	case "plain.example":
-		return MailExchangers{[]string{"mx.plain.example"}, "mx.plain.example"}, nil
+		return Site{[]string{"mx.plain.example"}, "mx.plain.example"}, nil
 	}
-	return MailExchangers{}, errNoDomain
+	return Site{}, errNoDomain
 }
 
 func shapingStubs() *Options {
 	o := stubs()
-	o.MX = world
+	o.Sites = world
 	o.Make["make_egress_path"] = func(tree any) (any, error) {
 		for name := range tree.(map[string]any) {
 			if strings.HasPrefix(name, "bad") {
@@ -252,7 +252,7 @@ func TestShapingMistakes(t *testing.T) {
 
 func TestShapingWithoutMX(t *testing.T) {
 	o := shapingStubs()
-	o.MX = nil
+	o.Sites = nil
 	rollup, hosts := write(t, "a.toml", "['a.b']\nx = 1"), write(t, "b.toml", "[provider.x]\nmatch=[{MXSuffix='x'}]")
 	names := write(t, "c.toml", "[provider.x]\nmatch=[{DomainSuffix='x'}]\nehlo_domain='y'\n['a.b']\nmx_rollup=false")
 	checkExpressions(t, o, "", []expression{
@@ -304,10 +304,10 @@ func TestShapingWaits(t *testing.T) {
 		}
 
 		var most, now atomic.Int64
-		o.MX = func(ctx context.Context, domain string) (MailExchangers, error) {
+		o.Sites = func(ctx context.Context, domain string) (Site, error) {
 			most.Store(max(most.Load(), now.Add(1)))
 			defer now.Add(-1)
-			return MailExchangers{}, pause(ctx, time.Second)
+			return Site{}, pause(ctx, time.Second)
 		}
 		var text strings.Builder
 		for i := range 100 {

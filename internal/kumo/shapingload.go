@@ -91,7 +91,7 @@ func (l *shapingLoader) note(level, format string, args ...any) {
 }
 
 func (l *shapingLoader) load(ctx context.Context, paths []string) (*shaping, error) {
-	l.made = shaping{sites: map[string]*shapingSection{}, domains: map[string]*shapingSection{}, mx: l.options.MX}
+	l.made = shaping{sites: map[string]*shapingSection{}, domains: map[string]*shapingSection{}, mx: l.options.Sites}
 	l.aliases = map[string][]string{}
 	var files []*shapingFile
 	for _, path := range paths {
@@ -153,7 +153,7 @@ func (l *shapingLoader) read(ctx context.Context, path string) (*shapingFile, er
 
 // checkLookups says at once what could only fail later.
 func (l *shapingLoader) checkLookups(files []*shapingFile) error {
-	if l.options.MX != nil {
+	if l.options.Sites != nil {
 		return nil
 	}
 	for _, file := range files {
@@ -175,7 +175,7 @@ func (l *shapingLoader) checkLookups(files []*shapingFile) error {
 const shapingLookups = 16
 
 type shapingMX struct {
-	MailExchangers
+	Site
 	err error
 }
 
@@ -196,7 +196,7 @@ func (l *shapingLoader) lookUp(ctx context.Context, files []*shapingFile) (map[s
 		room <- struct{}{}
 		group.Go(func() {
 			defer func() { <-room }()
-			mx, err := l.options.MX(ctx, domain)
+			mx, err := l.options.Sites(ctx, domain)
 			mu.Lock()
 			defer mu.Unlock()
 			found[domain] = shapingMX{mx, err}
@@ -222,12 +222,12 @@ func (l *shapingLoader) merge(file *shapingFile, found map[string]shapingMX) {
 		switch mx := found[s.name]; {
 		case mx.err != nil:
 			l.note(l.levels.DNSFail, "error resolving MX for %s: %v. Ignoring the shaping config for that domain.", s.name, mx.err)
-		case len(mx.Hosts) == 0 || mx.Site == "":
+		case len(mx.Hosts) == 0 || mx.Name == "":
 			l.note(l.levels.NullMX, "domain %s has a NULL MX and cannot be used with mx_rollup=true. "+
 				"Ignoring the shaping config for that domain.", s.name)
 		default:
-			l.aliases[mx.Site] = append(l.aliases[mx.Site], s.name)
-			put(l.made.sites, mx.Site, s)
+			l.aliases[mx.Name] = append(l.aliases[mx.Name], s.name)
+			put(l.made.sites, mx.Name, s)
 		}
 	}
 	for _, p := range file.providers {

@@ -14,8 +14,8 @@ var upstream = map[string][]string{
 		"compute_queue_config_constraints", "compute_egress_path_config_constraints", "format_queue_config_toml",
 		"format_egress_path_config_toml", "format_egress_path_config_constraints", "add_charset_alias",
 	},
-	"kumo.http":  {"build_url", "connect_websocket"},
-	"kumo.dns":   {"lookup_mx", "lookup_addr", "lookup_txt", "lookup_ptr", "rbl_lookup", "ptr_host", "reverse_ip"},
+	"kumo.http":  {"connect_websocket"},
+	"kumo.dns":   {},
 	"kumo.serde": {},
 	"kumo.string": {
 		"replace", "replacen", "split", "splitn", "rsplit", "rsplitn", "split_whitespace",

@@ -96,12 +96,15 @@ func (c *cache) clear() {
 // hold for the largest ones too.
 func (a *Answer) weight() int {
 	const header = 24 // of a slice or string with its pointer, or of an address
-	size := header * (len(a.MX) + len(a.Addrs) + len(a.TXT) + 2*len(a.TLSA))
+	size := header * (len(a.MX) + len(a.Addrs) + len(a.TXT) + len(a.PTR) + 2*len(a.TLSA))
 	for _, mx := range a.MX {
 		size += len(mx.Host)
 	}
 	for _, text := range a.TXT {
 		size += len(text)
+	}
+	for _, name := range a.PTR {
+		size += len(name)
 	}
 	for _, record := range a.TLSA {
 		size += len(record.Data)

@@ -202,7 +202,7 @@ func TestNoAnswer(t *testing.T) {
 // Taken for no record at all, an MX record without content would send mail to the domain's own address,
 // and a TLSA record without content would make it go without authentication.
 func TestRecordsWithoutContent(t *testing.T) {
-	for _, typ := range []Type{TypeA, TypeAAAA, TypeMX, TypeTXT, TypeTLSA, TypeCNAME} {
+	for _, typ := range []Type{TypeA, TypeAAAA, TypeMX, TypeTXT, TypeTLSA, TypeCNAME, TypePTR} {
 		s := newServer(t, "a.test. TXT x", dnstest.Intercept(func(_ string, _, m *dns.Msg) [][]byte {
 			m.Answer = []dns.RR{&dns.ANY{Hdr: dns.RR_Header{Name: "a.test.", Rrtype: uint16(typ), Class: dns.ClassINET}}}
 			return [][]byte{dnstest.Pack(m)}

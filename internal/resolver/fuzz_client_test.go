@@ -79,7 +79,7 @@ func (c *cannedUDP) Read(p []byte) (int, error) {
 // FuzzLookup: whatever the servers say, over UDP and then TCP, an answer agrees with itself, comes after a
 // bounded number of queries, and is the same from the cache.
 func FuzzLookup(f *testing.F) {
-	types := []Type{TypeA, TypeAAAA, TypeMX, TypeTXT, TypeTLSA, TypeCNAME}
+	types := []Type{TypeA, TypeAAAA, TypeMX, TypeTXT, TypeTLSA, TypeCNAME, TypePTR}
 	for i, zone := range []string{
 		"a.test. A 192.0.2.1\na.test. AAAA ::1\na.test. MX 10 mx.test.\na.test. TXT x\na.test. TLSA 3 1 1 00",
 		"a.test. CNAME b.test.\nb.test. A 192.0.2.1", "a.test. CNAME a.test.", "test. SOA ns.test. h.test. 1 1 1 1 60",
@@ -122,7 +122,7 @@ func FuzzLookup(f *testing.F) {
 // checkAnswer: the fields of an answer agree with each other.
 func checkAnswer(t *testing.T, c *Client, q question, a Answer) {
 	t.Helper()
-	has := map[Type]bool{TypeMX: a.MX != nil, TypeTXT: a.TXT != nil, TypeTLSA: a.TLSA != nil, TypeCNAME: a.CNAME != "",
+	has := map[Type]bool{TypeMX: a.MX != nil, TypeTXT: a.TXT != nil, TypeTLSA: a.TLSA != nil, TypeCNAME: a.CNAME != "", TypePTR: a.PTR != nil,
 		TypeA: q.typ == TypeA && a.Addrs != nil, TypeAAAA: q.typ == TypeAAAA && a.Addrs != nil}
 	for typ, there := range has {
 		if there != (a.Result == Records && typ == q.typ) {

@@ -18,7 +18,7 @@ import (
 // at the end of the chain of CNAMEs from the name that was asked for, all of them and no others.
 func FuzzResponse(f *testing.F) {
 	const id = 0x1234
-	types := []Type{TypeA, TypeAAAA, TypeMX, TypeTXT, TypeTLSA, TypeCNAME}
+	types := []Type{TypeA, TypeAAAA, TypeMX, TypeTXT, TypeTLSA, TypeCNAME, TypePTR}
 	for _, zone := range []string{
 		"a.test. A 192.0.2.1\na.test. AAAA ::1\na.test. MX 10 mx.test.\na.test. TXT one two\na.test. TLSA 3 1 1 00ff",
 		"a.test. CNAME b.test.\nb.test. 1 CNAME c.test.\nc.test. A 192.0.2.1\nc.test. MX 0 .",
@@ -59,7 +59,7 @@ func FuzzResponse(f *testing.F) {
 
 func checkReply(t *testing.T, m *dns.Msg, q question, r reply, err error) {
 	a := r.answer
-	records := len(a.MX) + len(a.Addrs) + len(a.TXT) + len(a.TLSA)
+	records := len(a.MX) + len(a.Addrs) + len(a.TXT) + len(a.TLSA) + len(a.PTR)
 	if a.CNAME != "" {
 		records++
 	}

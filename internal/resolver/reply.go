@@ -177,6 +177,8 @@ func (r *reply) take(rr dns.RR) error {
 		r.answer.TLSA = append(r.answer.TLSA, TLSA{rr.Usage, rr.Selector, rr.MatchingType, data})
 	case *dns.CNAME:
 		r.answer.CNAME = bare(rr.Target)
+	case *dns.PTR:
+		r.answer.PTR = append(r.answer.PTR, bare(rr.Ptr))
 	default: // not one of the types that Lookup lets through
 		return emptyRecord(rr)
 	}

@@ -34,6 +34,7 @@ type Type uint16
 const (
 	TypeA     = Type(dns.TypeA)
 	TypeCNAME = Type(dns.TypeCNAME)
+	TypePTR   = Type(dns.TypePTR)
 	TypeMX    = Type(dns.TypeMX)
 	TypeTXT   = Type(dns.TypeTXT)
 	TypeAAAA  = Type(dns.TypeAAAA)
@@ -109,6 +110,7 @@ type Answer struct {
 	TXT   []string // the strings of one record joined, as raw bytes
 	TLSA  []TLSA
 	CNAME string
+	PTR   []string // names, lower-case and without the final dot
 
 	// Err is an [*Error] for TempFail and Bogus, and for NXDomain if the name cannot exist; else nil.
 	Err error
@@ -233,7 +235,7 @@ func (q question) fail(err error) Answer {
 func (c *Client) Lookup(ctx context.Context, name string, t Type) Answer {
 	q := question{name, t}
 	switch t {
-	case TypeA, TypeCNAME, TypeMX, TypeTXT, TypeAAAA, TypeTLSA:
+	case TypeA, TypeCNAME, TypePTR, TypeMX, TypeTXT, TypeAAAA, TypeTLSA:
 	default:
 		return q.fail(errors.New("this record type is not supported"))
 	}

@@ -38,6 +38,10 @@ short.example.com.    0    A 192.0.2.1
 long.example.com.     4000000 A 192.0.2.1
 never.example.com.    4000000000 A 192.0.2.1
 nosoa.test.           300  A 192.0.2.1
+1.2.0.192.in-addr.arpa. 300 PTR Mail.Example.com.
+1.2.0.192.in-addr.arpa. 300 PTR other.example.com.
+7.2.0.192.in-addr.arpa. 90 CNAME 7.0/25.2.0.192.in-addr.arpa.
+7.0/25.2.0.192.in-addr.arpa. 60 PTR seven.example.com.
 `
 
 // client asks the servers, in this order, within the process.
@@ -100,6 +104,11 @@ func TestLookup(t *testing.T) {
 			TXT: []string{"v=STSv1; id=1;", "a\"b\\c\x01\xc8"}}},
 		{"_25._tcp.mx1.example.com", TypeTLSA, Answer{Result: Records, TTL: 300 * time.Second, Name: "_25._tcp.mx1.example.com",
 			TLSA: []TLSA{{3, 1, 1, digest}}}},
+		{"1.2.0.192.in-addr.arpa", TypePTR, Answer{Result: Records, TTL: 300 * time.Second, Name: "1.2.0.192.in-addr.arpa",
+			PTR: []string{"mail.example.com", "other.example.com"}}},
+		{"7.2.0.192.in-addr.arpa", TypePTR, Answer{Result: Records, TTL: 60 * time.Second, Name: "7.0/25.2.0.192.in-addr.arpa",
+			PTR: []string{"seven.example.com"}}}, // RFC 2317 section 4
+		{"9.2.0.192.in-addr.arpa", TypePTR, Answer{Result: NXDomain, TTL: 60 * time.Second, Name: "9.2.0.192.in-addr.arpa"}},
 		{"www.example.com", TypeCNAME, Answer{Result: Records, TTL: 60 * time.Second, Name: "www.example.com",
 			CNAME: "a.example.com"}},
 		{"www.example.com", TypeA, Answer{Result: Records, TTL: 50 * time.Second, Name: "mx1.example.com",
