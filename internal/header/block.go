@@ -160,15 +160,22 @@ func (b *Block) insert(at int, name, value string, encode bool) (*Block, error) 
 	return Parse(append(data, b.data[at:]...)), nil
 }
 
-// Remove is the block without the fields that remove points out; the same block if there is none.
+// Remove is the block without the fields that remove points out; the same block if there is none. It is
+// called once for each field, in their order.
 func (b *Block) Remove(remove func(Field) bool) *Block {
-	data := make([]byte, 0, len(b.data))
+	var data []byte // what stays, from the first field on that does not
+	kept := 0
 	for _, f := range b.fields {
-		if !remove(f) {
+		switch gone := remove(f); {
+		case data == nil && !gone:
+			kept += len(f.raw)
+		case data == nil:
+			data = append(make([]byte, 0, len(b.data)), b.data[:kept]...)
+		case !gone:
 			data = append(data, f.raw...)
 		}
 	}
-	if len(data) == b.end {
+	if data == nil {
 		return b
 	}
 	return Parse(append(data, b.data[b.end:]...))
