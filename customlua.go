@@ -21,6 +21,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/kumo"
 	"github.com/mtadelivery/delivery/internal/luastate"
@@ -807,10 +808,12 @@ func safeText(s string) string {
 	return s
 }
 
-// luaMessage is a message as Lua sees it. What Lua changes is kept beside it.
+// luaMessage is a message as Lua sees it. What Lua changes is kept beside it; more of it is in luamessage.go.
 type luaMessage struct {
 	attempt *attempt
 	changes *Changes
+	sender  *address.Address  // nil: the attempt's own
+	rcpts   []address.Address // likewise
 }
 
 // ID, Sender, Recipients, Meta, QueueName, Data and NumAttempts answer the methods of the same name;
@@ -818,20 +821,35 @@ type luaMessage struct {
 func (m *luaMessage) ID() string { return m.attempt.msg.ID }
 
 func (m *luaMessage) Sender() kumo.Address {
-	a := m.attempt.sender
-	return kumo.Address{User: a.Local, Domain: a.Domain, Email: a.String()}
+	if m.sender != nil {
+		return luaAddress(*m.sender, "")
+	}
+	return luaAddress(m.attempt.sender, m.attempt.msg.From)
 }
 
 func (m *luaMessage) Recipients() []kumo.Address {
+	if m.rcpts != nil {
+		list := make([]kumo.Address, len(m.rcpts))
+		for i, a := range m.rcpts {
+			list[i] = luaAddress(a, "")
+		}
+		return list
+	}
 	list := make([]kumo.Address, len(m.attempt.rcpts))
 	for i, r := range m.attempt.rcpts {
-		list[i] = kumo.Address{User: r.Local, Domain: r.Domain, Email: r.Address.String()}
+		list[i] = luaAddress(r.Address, m.attempt.msg.Recipients[r.index].Address)
 	}
 	return list
 }
 
 func (m *luaMessage) QueueName() string { return m.attempt.queue.String() }
-func (m *luaMessage) NumAttempts() int  { return m.attempt.msg.Attempts }
+
+func (m *luaMessage) NumAttempts() int {
+	if m.changes != nil {
+		return m.attempt.msg.Attempts + m.changes.Attempts
+	}
+	return m.attempt.msg.Attempts
+}
 
 func (m *luaMessage) Meta(key string) (any, bool) {
 	if m.changes != nil {
@@ -853,10 +871,7 @@ func (m *luaMessage) SetMeta(key string, v any) error {
 }
 
 func (m *luaMessage) Data() ([]byte, error) {
-	body := m.attempt.msg.Body
-	if m.changes != nil && m.changes.Body != nil {
-		body = m.changes.Body
-	}
+	body := m.body()
 	if b, ok := body.(Bytes); ok {
 		return b, nil
 	}

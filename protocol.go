@@ -500,7 +500,7 @@ func (q QueueName) routing() string {
 type Outcome struct {
 	// Results has one entry per recipient, in the envelope's order.
 	Results []Result
-	// Changes is what a Lua delivery changed in the message (set_meta, set_data); nil: nothing. The
+	// Changes is what a Lua delivery changed in the message (set_meta, set_data and the like); nil: nothing. The
 	// host that keeps the message for another attempt applies them.
 	Changes *Changes
 	// Err is what concerns no single recipient: a message that cannot be sent as it is, a closed
@@ -508,12 +508,25 @@ type Outcome struct {
 	Err error
 }
 
-// Changes are the changes that Lua made to a message.
+// Changes are the changes that Lua made to a message. They are wishes for what comes after this attempt,
+// which was made with the message as it was.
 type Changes struct {
 	// Meta has the keys that were set and their new values.
 	Meta map[string]any
-	// Body is the new content; nil: unchanged.
+	// Body is the new content; nil: unchanged. Where only the header changed and the message's own Body is
+	// not in memory, the new one reads the rest from it, and lives as long.
 	Body Body
+	// From is the new envelope sender, which may be null; nil: unchanged.
+	From *string
+	// Recipients are to take the place of all the message's recipients; nil: unchanged.
+	Recipients []string
+	// Attempts is how many attempts Lua counted beside this one.
+	Attempts int
+	// Due is when the next attempt, if there is one, is to be made; nil: as the host's queue has it. The
+	// zero time is as soon as possible.
+	Due *time.Time
+	// Schedule says when further attempts may be made; nil: unchanged. The zero Schedule is at any time.
+	Schedule *Schedule
 }
 
 // Status is what became of one recipient.

@@ -80,10 +80,12 @@ func BenchmarkSend(b *testing.B) {
 	for name, body := range map[string]string{
 		"trivial": "return 'OK'",
 		"reads":   "local id, to = message:id(), message:sender().email return 'OK'",
+		"meta":    "local id, tenant = message:id(), message:get_meta 'tenant' return 'OK'",
+		"to":      "local to = message:recipient() local user, domain = to.user, to.domain return 'OK'",
 	} {
 		s := newState(b, stubs(), "connection = {} function connection:send(message) "+body+" end")
 		connection := s.L.GetGlobal("connection")
-		l := &letter{to: []Address{jane}}
+		l := &letter{to: []Address{jane}, meta: map[string]any{"tenant": "one"}}
 		ctx, cancel := context.WithCancel(b.Context())
 		defer cancel()
 		send, err := s.Index(ctx, connection, "send")

@@ -207,7 +207,7 @@ type listing struct {
 
 // lookupRBL is kumo.dns.rbl_lookup(ip, zone[, resolver]).
 func (m *module) lookupRBL(L *lua.LState) int {
-	ip, ok := addressOf(L.CheckString(1))
+	ip, ok := hostAddress(L.CheckString(1))
 	if !ok {
 		L.ArgError(1, fmt.Sprintf("%.100q is not a valid IP address, with a port or without", L.CheckString(1)))
 	}
@@ -245,8 +245,8 @@ func listed(ctx context.Context, dns DNS, name string) (listing, error) {
 	return listing{true, answers[0], strings.ToValidUTF8(strings.Join(reasons, ""), "\uFFFD")}, nil
 }
 
-// addressOf reads 192.0.2.1, 192.0.2.1:25, 2001:db8::1, [2001:db8::1] and [2001:db8::1]:25.
-func addressOf(s string) (netip.Addr, bool) {
+// hostAddress reads 192.0.2.1, 192.0.2.1:25, 2001:db8::1, [2001:db8::1] and [2001:db8::1]:25.
+func hostAddress(s string) (netip.Addr, bool) {
 	if withPort, err := netip.ParseAddrPort(s); err == nil {
 		return withPort.Addr(), withPort.Addr().Zone() == ""
 	}

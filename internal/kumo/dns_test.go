@@ -181,13 +181,13 @@ func TestDNSEnds(t *testing.T) {
 	}
 }
 
-// FuzzAddressOf: what names an address is reversed into a name that leads back to it.
-func FuzzAddressOf(f *testing.F) {
+// FuzzHostAddress: what names an address is reversed into a name that leads back to it.
+func FuzzHostAddress(f *testing.F) {
 	for _, s := range []string{"127.0.0.1", "127.0.0.1:25", "[::1]:25", "::1", "[::1]", "::ffff:1.2.3.4", "fe80::1%eth0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		ip, ok := addressOf(s)
+		ip, ok := hostAddress(s)
 		if !ok {
 			return
 		}

@@ -1,103 +1,155 @@
 package kumo
 
 import (
-	"strings"
+	"time"
 
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/mtadelivery/delivery/internal/luastate"
 )
 
-// Address is an envelope address as policies see it. The null sender has all fields empty.
-type Address struct {
-	User   string // without quotes
-	Domain string
-	Email  string // the whole, quoted where it must be
-}
-
-// Tree makes an address a string wherever a plain value is wanted.
-func (a *Address) Tree() (any, error) { return a.Email, nil }
-
-// Message is what Lua sees of a message. Values of Meta are plain trees.
+// Message is what Lua sees of a message. Values of Meta are plain trees. What the methods that change
+// something are told is what the ones that tell something say from then on.
 type Message interface {
 	ID() string
 	Sender() Address
+	// SetSender gets the address as text, empty for the null sender.
+	SetSender(address string) error
 	Recipients() []Address
+	SetRecipients(addresses []string) error
 	Meta(key string) (any, bool)
 	SetMeta(key string, v any) error
 	QueueName() string
+
 	// Data is the whole message; Lua gets a copy, and it is only asked for when Lua asks.
 	Data() ([]byte, error)
 	// SetData replaces the message; the slice is the callee's.
 	SetData([]byte)
+	// Header is the header block of the message, as package header's Read makes it of a file. It is not
+	// written to and not looked at after Expire.
+	Header() ([]byte, error)
+	// ReplaceHeader puts a block, which is the callee's, in the place of the message's first length bytes.
+	ReplaceHeader(length int, block []byte)
+
 	// NumAttempts counts finished attempts.
 	NumAttempts() int
-}
-
-// handle is a message in Lua's hands. Without a message it has expired.
-type handle struct {
-	m Message
+	// CountAttempt counts one more.
+	CountAttempt()
+	// SetDue is told when the next attempt is due; the zero time is as soon as possible.
+	SetDue(time.Time)
+	// SetSchedule is told when attempts may be made from now on; nil is at any time.
+	SetSchedule(*Schedule)
 }
 
 // NewMessage makes the userdata that events and connection objects get. The message is used only by
-// methods that Lua calls.
+// methods that Lua calls, and by Expire.
 func NewMessage(L *lua.LState, m Message) *lua.LUserData {
-	return &lua.LUserData{Value: &handle{m}, Env: L.Env, Metatable: moduleOf(L).messageType(L)}
+	made := &struct {
+		ud lua.LUserData
+		h  handle
+	}{
+		ud: lua.LUserData{Env: L.Env, Metatable: moduleOf(L).messageType(L)},
+		h:  handle{m: m},
+	}
+	made.ud.Value = &made.h
+	return &made.ud
 }
 
-// Expire ends what NewMessage began: a method called from now on, by a script that kept the message,
-// raises an error.
+// Expire ends what NewMessage began: it hands the message what it has not been told yet, and a method
+// called from now on, by a script that kept the message, raises an error.
 func Expire(ud *lua.LUserData) {
-	if h, ok := ud.Value.(*handle); ok {
-		h.m = nil
+	if h, ok := ud.Value.(*handle); ok && h.m != nil {
+		h.flush()
+		*h = handle{}
 	}
 }
 
+// messageType is the metatable of messages. Their methods are made when a script first calls them.
 func (m *module) messageType(L *lua.LState) *lua.LTable {
 	return m.metatable(L, "message", func(L *lua.LState, mt *lua.LTable) {
-		methods := L.CreateTable(0, 16)
-		addAll(L, methods, map[string]lua.LGFunction{
-			"id":             messageID,
-			"sender":         m.messageSender,
-			"recipient":      m.messageRecipient,
-			"recipient_list": m.messageRecipientList,
-			"get_meta":       messageGetMeta,
-			"set_meta":       messageSetMeta,
-			"queue_name":     messageQueueName,
-			"get_data":       messageGetData,
-			"set_data":       messageSetData,
-			"num_attempts":   messageNumAttempts,
-		})
-		for _, name := range spoolMethods {
-			methods.RawSetString(name, L.NewFunction(func(L *lua.LState) int {
-				checkMessage(L)
+		methods, rest := L.CreateTable(0, 8), L.CreateTable(0, 1)
+		rest.RawSetString("__index", L.NewFunction(func(L *lua.LState) int {
+			name, ok := L.Get(2).(lua.LString)
+			if !ok {
 				return 0
-			}))
-		}
-		rest := L.CreateTable(0, 1)
-		rest.RawSetString("__index", L.NewFunction(absentMethod))
+			}
+			fn := m.messageMethod(string(name))
+			if fn == nil {
+				return 0
+			}
+			method := L.NewFunction(fn)
+			methods.RawSetString(string(name), method)
+			L.Push(method)
+			return 1
+		}))
 		methods.Metatable = rest
 		mt.RawSetString("__index", methods)
 		mt.RawSetString("__tostring", L.NewFunction(func(L *lua.LState) int {
-			L.Push(lua.LString("message " + checkMessage(L).ID()))
+			L.Push(lua.LString("message " + checkMessage(L).m.ID()))
 			return 1
 		}))
 	})
 }
 
-// absentMethod stands for upstream's methods that are not here; any other name is nil.
-func absentMethod(L *lua.LState) int {
-	name := L.Get(2).String()
+// messageMethod is the method of a name, nil if upstream has none either.
+func (m *module) messageMethod(name string) lua.LGFunction {
+	switch name {
+	case "id":
+		return messageID
+	case "sender":
+		return m.messageSender
+	case "set_sender":
+		return messageSetSender
+	case "recipient":
+		return m.messageRecipient
+	case "recipient_list":
+		return m.messageRecipientList
+	case "set_recipient":
+		return messageSetRecipient
+	case "get_meta":
+		return messageGetMeta
+	case "set_meta":
+		return messageSetMeta
+	case "queue_name":
+		return messageQueueName
+	case "get_data":
+		return messageGetData
+	case "set_data":
+		return messageSetData
+	case "num_attempts":
+		return messageNumAttempts
+	case "increment_num_attempts":
+		return messageCountAttempt
+	case "set_due":
+		return messageSetDue
+	case "set_scheduling":
+		return messageSetScheduling
+	case "save", "shrink", "shrink_data", "set_force_sync":
+		return messageSpool
+	}
+	if fn := m.headerMethod(name); fn != nil {
+		return fn
+	}
 	for _, known := range absentMethods {
 		if known == name {
-			L.Push(L.NewFunction(absent("message:" + name)))
-			return 1
+			return absent("message:" + name)
 		}
 	}
-	return 0
+	return nil
 }
 
-func checkMessage(L *lua.LState) Message {
+// handle is a message in Lua's hands. Without a message it has expired. What it keeps beside the message
+// is what would otherwise be made again for each call of a method.
+type handle struct {
+	m          Message
+	id         lua.LValue
+	sender     *lua.LUserData
+	recipients []*lua.LUserData
+	content
+	plan
+}
+
+func checkMessage(L *lua.LState) *handle {
 	ud, ok := L.Get(1).(*lua.LUserData)
 	if !ok {
 		L.ArgError(1, "message expected: call its methods with a colon, message:id()")
@@ -109,48 +161,29 @@ func checkMessage(L *lua.LState) Message {
 	if h.m == nil {
 		L.RaiseError("the message is used after the call that it was passed to has ended")
 	}
-	return h.m
+	return h
 }
 
 func messageID(L *lua.LState) int {
-	L.Push(lua.LString(checkMessage(L).ID()))
-	return 1
-}
-
-func (m *module) messageSender(L *lua.LState) int {
-	L.Push(m.address(L, checkMessage(L).Sender()))
-	return 1
-}
-
-// messageRecipient is nil, the address, or a list of them: as many as there are.
-func (m *module) messageRecipient(L *lua.LState) int {
-	switch list := checkMessage(L).Recipients(); len(list) {
-	case 0:
-		L.Push(lua.LNil)
-	case 1:
-		L.Push(m.address(L, list[0]))
-	default:
-		L.Push(m.addresses(L, list))
+	h := checkMessage(L)
+	if h.id == nil {
+		h.id = lua.LString(h.m.ID())
 	}
-	return 1
-}
-
-func (m *module) messageRecipientList(L *lua.LState) int {
-	L.Push(m.addresses(L, checkMessage(L).Recipients()))
+	L.Push(h.id)
 	return 1
 }
 
 func messageGetMeta(L *lua.LState) int {
-	v, _ := checkMessage(L).Meta(L.CheckString(2))
+	v, _ := checkMessage(L).m.Meta(L.CheckString(2))
 	L.Push(luastate.FromTree(L, v))
 	return 1
 }
 
 func messageSetMeta(L *lua.LState) int {
-	m, key := checkMessage(L), L.CheckString(2)
+	h, key := checkMessage(L), L.CheckString(2)
 	tree, err := luastate.ToTree(L.Get(3), map[string]any{})
 	if err == nil {
-		err = m.SetMeta(key, tree)
+		err = h.m.SetMeta(key, tree)
 	}
 	if err != nil {
 		luastate.Raise(L, err)
@@ -159,95 +192,22 @@ func messageSetMeta(L *lua.LState) int {
 }
 
 func messageQueueName(L *lua.LState) int {
-	L.Push(lua.LString(checkMessage(L).QueueName()))
+	L.Push(lua.LString(checkMessage(L).m.QueueName()))
 	return 1
-}
-
-func messageGetData(L *lua.LState) int {
-	data, err := checkMessage(L).Data()
-	if err != nil {
-		luastate.Raise(L, err)
-	}
-	L.Push(lua.LString(data))
-	return 1
-}
-
-func messageSetData(L *lua.LState) int {
-	checkMessage(L).SetData([]byte(L.CheckString(2)))
-	return 0
 }
 
 func messageNumAttempts(L *lua.LState) int {
-	L.Push(lua.LNumber(checkMessage(L).NumAttempts()))
+	L.Push(lua.LNumber(checkMessage(L).m.NumAttempts()))
 	return 1
 }
 
-func (m *module) addresses(L *lua.LState, list []Address) *lua.LTable {
-	tbl := L.CreateTable(len(list), 0)
-	for _, a := range list {
-		tbl.Append(m.address(L, a))
-	}
-	return tbl
+func messageCountAttempt(L *lua.LState) int {
+	checkMessage(L).m.CountAttempt()
+	return 0
 }
 
-func (m *module) address(L *lua.LState, a Address) *lua.LUserData {
-	mt := m.metatable(L, "address", func(L *lua.LState, mt *lua.LTable) {
-		addAll(L, mt, map[string]lua.LGFunction{
-			"__index":    addressIndex,
-			"__tostring": addressText,
-			"__concat":   addressConcat,
-			"__eq":       addressEqual,
-		})
-	})
-	return &lua.LUserData{Value: &a, Env: L.Env, Metatable: mt}
-}
-
-func checkAddress(L *lua.LState, n int) *Address {
-	a, ok := L.CheckUserData(n).Value.(*Address)
-	if !ok {
-		L.ArgError(n, "address expected")
-	}
-	return a
-}
-
-func addressIndex(L *lua.LState) int {
-	a := checkAddress(L, 1)
-	var field string
-	switch name := L.Get(2).String(); name {
-	case "user":
-		field = a.User
-	case "domain":
-		field = a.Domain
-	case "email":
-		field = a.Email
-	default:
-		L.RaiseError("an address has no field %q: it has user, domain and email", name)
-	}
-	L.Push(lua.LString(field))
-	return 1
-}
-
-func addressText(L *lua.LState) int {
-	L.Push(lua.LString(checkAddress(L, 1).Email))
-	return 1
-}
-
-func addressConcat(L *lua.LState) int {
-	var text strings.Builder
-	for i := 1; i <= 2; i++ {
-		v := L.Get(i)
-		if !lua.LVCanConvToString(v) {
-			v = L.ToStringMeta(v)
-		}
-		text.WriteString(v.String())
-	}
-	L.Push(lua.LString(text.String()))
-	return 1
-}
-
-// addressEqual ignores quotes in the local part but not its case: RFC 5321 section 2.4.
-func addressEqual(L *lua.LState) int {
-	a, b := checkAddress(L, 1), checkAddress(L, 2)
-	L.Push(lua.LBool(a.User == b.User && strings.EqualFold(a.Domain, b.Domain)))
-	return 1
+// messageSpool is for the methods that concern upstream's spool: there is nothing to do here.
+func messageSpool(L *lua.LState) int {
+	checkMessage(L)
+	return 0
 }

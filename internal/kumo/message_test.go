@@ -4,22 +4,34 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	lua "github.com/yuin/gopher-lua"
+
+	"github.com/mtadelivery/delivery/internal/header"
 )
 
 // letter is a Message of the tests.
 type letter struct {
-	to   []Address
-	meta map[string]any
-	data []byte
-	err  error
+	from     *Address
+	to       []Address
+	meta     map[string]any
+	data     []byte
+	err      error
+	counted  int
+	due      *time.Time
+	schedule *Schedule
+
+	headerReads, replaced int
 }
 
 var jane = Address{User: "jane doe", Domain: "a.example", Email: `"jane doe"@a.example`}
 
 func (l *letter) ID() string { return "0123" }
 func (l *letter) Sender() Address {
+	if l.from != nil {
+		return *l.from
+	}
 	return Address{User: "from", Domain: "b.example", Email: "from@b.example"}
 }
 func (l *letter) Recipients() []Address           { return l.to }
@@ -28,7 +40,34 @@ func (l *letter) SetMeta(key string, v any) error { l.meta[key] = v; return l.er
 func (l *letter) QueueName() string               { return "c:t@d.example" }
 func (l *letter) Data() ([]byte, error)           { return l.data, l.err }
 func (l *letter) SetData(data []byte)             { l.data = data }
-func (l *letter) NumAttempts() int                { return 3 }
+func (l *letter) NumAttempts() int                { return 3 + l.counted }
+func (l *letter) CountAttempt()                   { l.counted++ }
+func (l *letter) SetDue(t time.Time)              { l.due = &t }
+func (l *letter) SetSchedule(s *Schedule)         { l.schedule = s }
+
+func (l *letter) SetSender(text string) error {
+	l.from = &Address{Email: text}
+	return l.err
+}
+
+func (l *letter) SetRecipients(list []string) error {
+	l.to = nil
+	for _, text := range list {
+		l.to = append(l.to, Address{Email: text})
+	}
+	return l.err
+}
+
+func (l *letter) Header() ([]byte, error) {
+	l.headerReads++
+	n, _ := header.Length(l.data)
+	return l.data[:n:n], l.err
+}
+
+func (l *letter) ReplaceHeader(length int, block []byte) {
+	l.replaced++
+	l.data = append(block[:len(block):len(block)], l.data[length:]...)
+}
 
 func TestMessage(t *testing.T) {
 	s := newState(t, stubs(), "function run(m, f) return f(m) end")
@@ -86,7 +125,7 @@ func TestMessageErrors(t *testing.T) {
 	for expr, want := range map[string]string{
 		"m.id()":                 "call its methods with a colon",
 		"m.id(m:sender())":       "message expected",
-		"m:from_header()":        "message:from_header is not available in this library yet",
+		"m:parse_mime()":         "message:parse_mime is not available in this library yet",
 		"m:sender().name":        `an address has no field "name"`,
 		"m:get_data()":           "the spool is gone",
 		"m:set_meta('a', 1)":     "the spool is gone",

@@ -97,13 +97,6 @@ func isSetup(path, name string) bool {
 
 // absentMethods are upstream's methods of a message that this package does not have.
 var absentMethods = []string{
-	"set_sender", "set_recipient", "increment_num_attempts", "get_first_named_header_value",
-	"get_all_named_header_values", "get_all_headers", "get_address_header", "from_header", "to_header",
-	"prepend_header", "append_header", "remove_all_named_headers", "remove_x_headers", "import_x_headers",
-	"import_headers", "import_scheduling_header", "set_scheduling", "set_due", "parse_mime",
-	"append_text_plain", "append_text_html", "check_fix_conformance", "dkim_sign", "dkim_verify", "arc_seal",
-	"arc_verify", "add_authentication_results", "parse_rfc3464", "parse_rfc5965",
+	"parse_mime", "append_text_plain", "append_text_html", "check_fix_conformance", "dkim_sign", "dkim_verify",
+	"arc_seal", "arc_verify", "add_authentication_results", "parse_rfc3464", "parse_rfc5965",
 }
-
-// spoolMethods concern upstream's spool: there is nothing to do here.
-var spoolMethods = []string{"save", "shrink", "shrink_data", "set_force_sync"}
