@@ -24,7 +24,6 @@ import (
 	"github.com/mtadelivery/delivery/internal/decode"
 	"github.com/mtadelivery/delivery/internal/kumo"
 	"github.com/mtadelivery/delivery/internal/luastate"
-	"github.com/mtadelivery/delivery/internal/sessions"
 	lua "github.com/yuin/gopher-lua"
 )
 
@@ -36,10 +35,15 @@ type CustomLua struct {
 	// close. The name is free, but must not be one of the events that have a meaning already.
 	Constructor string `config:"constructor" required:"true"`
 
-	// Batches are known and not available yet: values that ask for more than one message at a time are
-	// refused.
-	BatchSize       int      `config:"batch_size" default:"1" min:"1"`
-	MinBatchSize    int      `config:"min_batch_size" default:"1" min:"1"`
+	// BatchSize is how many messages go to the connection at once. With 1 each is sent by its own call of
+	// send. With more, messages that are delivered at the same time and would use the same connection are
+	// sent by send_batch(messages), a list of 1 to BatchSize of them.
+	BatchSize int `config:"batch_size" default:"1" min:"1"`
+	// MinBatchSize is how many messages a batch waits for, but no longer than MaxBatchLatency after the
+	// first of them, nor than the idle_timeout of the egress path. While a batch waits for a connection,
+	// more may join it.
+	MinBatchSize int `config:"min_batch_size" default:"1" min:"1"`
+	// MaxBatchLatency is how long a batch waits for MinBatchSize messages; 0: not at all.
 	MaxBatchLatency Duration `config:"max_batch_latency"`
 }
 
@@ -48,12 +52,8 @@ func (c *CustomLua) Validate() error {
 	switch {
 	case kumo.IsBuiltinEvent(c.Constructor):
 		return decode.Errorf("constructor", "%q is the name of an event that has a meaning already", c.Constructor)
-	case c.BatchSize > 1:
-		return notYet("batch_size", "a batch of more than one message")
-	case c.MinBatchSize > 1:
-		return notYet("min_batch_size", "a batch of more than one message")
-	case c.MaxBatchLatency > 0:
-		return notYet("max_batch_latency", "a batch of more than one message")
+	case c.MinBatchSize > max(c.BatchSize, 1):
+		return decode.Errorf("min_batch_size", "%d is more than the batch_size of %d: no batch would ever be large enough", c.MinBatchSize, max(c.BatchSize, 1))
 	}
 	return nil
 }
@@ -72,6 +72,14 @@ type Policy struct {
 	module  *kumo.Options
 	// rewrites: it handles the event smtp_client_rewrite_delivery_status.
 	rewrites bool
+}
+
+// serialOrNone is 0 where there is no policy.
+func (p *Policy) serialOrNone() uint64 {
+	if p == nil {
+		return 0
+	}
+	return p.serial
 }
 
 // eventTimeout bounds a call of an event that answers from the policy alone.
@@ -418,365 +426,6 @@ func luaStrings(args ...string) []lua.LValue {
 		}
 	}
 	return values
-}
-
-// luaEngine delivers by the send method of an object that a constructor event made.
-type luaEngine struct {
-	runtime *Runtime
-	config  *CustomLua
-	sources sourcePicker
-}
-
-func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
-	return &luaEngine{runtime: r, config: c, sources: sourcePicker{runtime: r, pool: pool}}
-}
-
-// wayFrom finds the way from a source: as for SMTP, without hosts.
-func (e *luaEngine) wayFrom(ctx context.Context, a *attempt, asked string, source *keyed[EgressSource]) (*way, *PlanError) {
-	from, site := source.config.Name, a.queue.routing()
-	w := &way{asked: asked, source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
-	var err error
-	if w.path, err = e.runtime.egressPath(ctx, pathName{site, from, site}); err != nil {
-		return w, unresolved(a.queue, err)
-	}
-	e.runtime.limit(w)
-	return w, nil
-}
-
-func (e *luaEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
-	w, failed := e.sources.choose(ctx, a, true, e)
-	return Plan{Protocol: "lua", ReadyName: w.ready, Constructor: e.config.Constructor}, errorOrNil(failed)
-}
-
-func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
-	for done := false; !done; {
-		done = e.deliverFromOne(ctx, a)
-	}
-}
-
-// deliverFromOne delivers from the source whose turn it is. It tells whether the attempt is over: not where
-// there was no room to wait for a connection.
-func (e *luaEngine) deliverFromOne(ctx context.Context, a *attempt) (over bool) {
-	w, failed := e.sources.choose(ctx, a, false, e)
-	defer func() {
-		if over {
-			a.countIn(w)
-		}
-	}()
-	var res Result
-	var lease *sessions.Lease[*luaSession]
-	switch cause := ended(ctx); {
-	case cause != nil:
-		res = unsent(cause)
-	case failed != nil && a.noRoom != nil:
-		a.settleAll(*a.noRoom)
-		return true
-	case failed != nil:
-		res = failed.resultOn(w)
-	default:
-		lease, res = e.session(ctx, w, a.queue)
-	}
-	if lease == nil {
-		if w.ready != "" {
-			res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Source: w.source.config.Name, Peer: viaLua + e.config.Constructor}
-		}
-		if _, ok := errors.AsType[*ConfigError](errorOrNil(failed)); ok {
-			a.err = failed
-		}
-		if res.Err == ErrFull {
-			a.full, a.noRoom = append(a.full, w.asked), new(res)
-			return false
-		}
-		a.settleAll(res)
-		return true
-	}
-	defer lease.Discard() // if something of the host's panics
-	s, _ := lease.Session()
-	m := &luaMessage{attempt: a}
-	var reusable bool
-	res, reusable = s.send(m, cmp.Or(time.Duration(w.path.config.DispatcherProgressWatchdogTimeout), luaWatchdog))
-	if reusable {
-		lease.Release()
-	} else {
-		s.hangUp()
-		lease.Discard()
-	}
-	info := s.info
-	res.Session = &info
-	a.changes = m.changes
-	a.settleAll(res)
-	return true
-}
-
-// viaLua begins the name of the peer of a Lua connection.
-const viaLua = "Lua via "
-
-// luaWatchdog is the default bound on one call of send.
-const luaWatchdog = 10 * time.Minute
-
-// session returns a lease on a connection, or the result of having none.
-func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sessions.Lease[*luaSession], Result) {
-	policy := e.runtime.currentPolicy()
-	if policy == nil {
-		return nil, e.notConnected(errors.New("there is no policy: see Runtime.SetPolicy"))
-	}
-	key := fmt.Sprintf("%d %q %q %q %q", policy.serial, e.config.Constructor, queue.Domain, queue.Tenant, queue.Campaign)
-	r := e.runtime
-	request := w.request
-	request.Keys = []string{key}
-	lease, err := r.state.lua.Acquire(ctx, request)
-	if err != nil {
-		return nil, r.notAcquired(w, err)
-	}
-	given := false
-	defer func() {
-		if !given { // which does nothing where the lease has ended, but not where something of the host's panicked
-			lease.Discard()
-		}
-	}()
-	if why := r.passShared(ctx, w); why != nil {
-		lease.Release()
-		return nil, *why
-	}
-	var shared sharedRoom
-	for {
-		if s, ok := lease.Session(); ok {
-			w.name.Reused.Add(1)
-			if t := r.Trace; t != nil && t.Reused != nil {
-				t.Reused(s.copyInfo())
-			}
-			given = true
-			return lease, Result{}
-		}
-		release, wait, err := shared.hold(ctx, r, w)
-		switch {
-		case err != nil:
-			return nil, r.notHeld(ctx, err)
-		case wait == 0:
-			if why := e.open(ctx, policy, w, queue, lease, key, release); why != nil {
-				return nil, *why
-			}
-			given = true
-			return lease, Result{}
-		}
-		next, err := lease.Postpone(ctx, wait)
-		if err != nil {
-			return nil, r.notAcquired(w, shared.delayed(err))
-		}
-		lease = next
-	}
-}
-
-// open makes a connection and puts it into the lease. A result says why it could not.
-func (e *luaEngine) open(ctx context.Context, p *Policy, w *way, queue QueueName, lease *sessions.Lease[*luaSession], key string, release func()) *Result {
-	var s *luaSession
-	defer func() {
-		if s == nil {
-			release()
-		}
-	}()
-	s, err := e.connect(ctx, p, w, queue)
-	if err != nil {
-		if cause := e.runtime.endedBy(ctx, err); cause != nil {
-			return new(unsent(cause))
-		}
-		res := e.notConnected(err)
-		if tooOften := w.unreached(err); tooOften != nil {
-			res.Scope = ScopeReadyName
-			e.runtime.state.lua.Refuse(w.ready, tooOften)
-		}
-		return &res
-	}
-	w.name.Reached()
-	s.release = release
-	lease.Opened(key, s)
-	return nil
-}
-
-// notConnected is the result of a constructor that gave no connection, whatever it raised.
-func (e *luaEngine) notConnected(err error) Result {
-	e.runtime.logger().Error("policy: constructor failed", "event", e.config.Constructor,
-		"error", err, "traceback", luastate.Traceback(err))
-	return Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400, Text: safeText(
-		"delivery: failed to connect to any candidate hosts: " + viaLua + e.config.Constructor + ": " + luastate.Message(err))}}
-}
-
-// connect calls the constructor in a state that then belongs to the connection.
-func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueName) (*luaSession, error) {
-	ctx, release := e.runtime.opening(ctx, w.request.Grace)
-	defer release()
-	state, err := p.states.Get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	args := luaStrings(queue.Domain, queue.Tenant, queue.Campaign)
-	returned, handled, err := p.call(ctx, state, e.config.Constructor, args...)
-	switch {
-	case err != nil:
-	case !kumo.Handles(state.L, e.config.Constructor):
-		err = fmt.Errorf("the policy %s has no handler for the event %q", p.name, e.config.Constructor)
-	case !handled || len(returned) == 0 || returned[0] == lua.LNil:
-		err = fmt.Errorf("the event %q returned no connection object", e.config.Constructor)
-	}
-	if err != nil {
-		p.states.Drop(state)
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, err
-	}
-	s := &luaSession{runtime: e.runtime, policy: p, state: state, object: returned[0], info: Session{
-		ID: newID(), Protocol: "lua", ReadyName: w.ready, Source: w.source.config.Name, Peer: viaLua + e.config.Constructor}}
-	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	if t := e.runtime.Trace; t != nil && t.Opened != nil {
-		t.Opened(s.copyInfo())
-	}
-	return s, nil
-}
-
-func (e *luaEngine) close() {
-	suffix := "@lua:" + e.config.Constructor
-	e.runtime.state.lua.Drain(func(group, _ string) bool { return strings.HasSuffix(group, suffix) })
-}
-
-// luaSession is a connection object with the state that it lives in.
-type luaSession struct {
-	runtime *Runtime
-	policy  *Policy
-	state   *luastate.State
-	object  lua.LValue
-	info    Session
-	ctx     context.Context // ends when the session is killed
-	cancel  context.CancelCauseFunc
-	release func() // gives back what it holds of limits that other processes share
-	ended   sync.Once
-}
-
-func (s *luaSession) copyInfo() *Session {
-	info := s.info
-	return &info
-}
-
-// Capacity is one: a Lua state serves one message at a time.
-func (s *luaSession) Capacity() int { return 1 }
-
-// Comfort is one for the same reason.
-func (s *luaSession) Comfort() int { return 1 }
-
-// Alive is true: a Lua object says nothing by itself.
-func (s *luaSession) Alive() bool { return true }
-
-// Retire calls the connection's close method.
-func (s *luaSession) Retire(why sessions.Reason) {
-	s.hangUp()
-	s.end(string(why))
-}
-
-// Kill makes a running call return. The state is then left to the one who called.
-func (s *luaSession) Kill() {
-	s.cancel(ErrClosed)
-	s.end("cut")
-}
-
-func (s *luaSession) end(why string) {
-	s.ended.Do(func() {
-		s.release()
-		if t := s.runtime.Trace; t != nil && t.Closed != nil {
-			t.Closed(s.copyInfo(), why)
-		}
-	})
-}
-
-// closeTimeout bounds a close method.
-const closeTimeout = 5 * time.Second
-
-// hangUp calls close, if the object has such a method, and gives the state up. Errors are only for
-// the log: there is no message left that they could concern.
-func (s *luaSession) hangUp() {
-	defer s.policy.states.Drop(s.state)
-	if s.ctx.Err() != nil {
-		return // killed: nothing can be called any more
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, closeTimeout)
-	defer cancel()
-	method, err := s.state.Index(ctx, s.object, "close")
-	if err == nil && method != lua.LNil {
-		_, err = s.state.Call(ctx, 0, method, s.object)
-	}
-	if err != nil {
-		s.runtime.logger().Warn("policy: close failed", "connection", s.info.Peer, "error", luastate.Message(err))
-	}
-}
-
-var errWatchdog = errors.New("watchdog: send did not return in time")
-
-// send calls the send method with one message. The caller's context does not end it: what has begun
-// is finished, or cut by Runtime.Close or the watchdog.
-func (s *luaSession) send(m *luaMessage, watchdog time.Duration) (res Result, reusable bool) {
-	if err := context.Cause(s.ctx); err != nil {
-		return unsent(err), false
-	}
-	ctx, cancel := context.WithTimeoutCause(s.ctx, watchdog, errWatchdog)
-	defer cancel()
-	method, err := s.state.Index(ctx, s.object, "send")
-	if err == nil && method == lua.LNil {
-		err = errors.New("the connection object has no method send")
-	}
-	var returned []lua.LValue
-	if err == nil {
-		object := kumo.NewMessage(s.state.L, m)
-		returned, err = s.state.Call(ctx, 1, method, s.object, object)
-		kumo.Expire(object)
-	}
-	var text string
-	if err == nil {
-		text, err = disposition(returned)
-	}
-	if err == nil {
-		return Result{Status: Delivered, Scope: ScopeMessage, Response: Response{Code: 200, Text: safeText(text)}}, true
-	}
-	if rejection, ok := kumo.AsRejection(err); ok {
-		return rejected(rejection), rejection.Code != 421
-	}
-	s.runtime.logger().Error("policy: send failed", "connection", s.info.Peer, "message", m.ID(),
-		"error", luastate.Message(err), "traceback", luastate.Traceback(err))
-	res = Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400,
-		Text: safeText("delivery: error in deliver_message: sender:send method failed: " + luastate.Message(err))}}
-	if ctx.Err() != nil { // cut in the middle: what it did before nobody knows
-		res.MaybeDelivered = true
-		if errors.Is(context.Cause(ctx), errWatchdog) {
-			res.Response.Code, res.Response.Enhanced = 451, EnhancedCode{4, 4, 1}
-			res.Response.Text = fmt.Sprintf("dispatcher watchdog aborted task; send did not return within %s", Duration(watchdog))
-		}
-	}
-	return res, false
-}
-
-// disposition is the text that a successful send returned.
-func disposition(returned []lua.LValue) (string, error) {
-	got := lua.LNil
-	if len(returned) > 0 {
-		got = returned[0]
-	}
-	switch got.(type) {
-	case lua.LString, lua.LNumber:
-	default:
-		return "", fmt.Errorf("send returned %s: want the disposition as a string", luaKind(got))
-	}
-	text := got.String()
-	if !utf8.ValidString(text) {
-		return "", errors.New("send returned a string that is not UTF-8")
-	}
-	return text, nil
-}
-
-// rejected is the result of a send that raised kumo.reject.
-func rejected(r *kumo.Rejection) Result {
-	res := Result{Status: Permanent, Scope: ScopeMessage, Response: Response{Code: r.Code, Text: safeText(r.Text)}}
-	if r.Code >= 400 && r.Code <= 499 {
-		res.Status = Transient
-	}
-	return res
 }
 
 // maxText bounds the text of a result that Lua made.

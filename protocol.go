@@ -1276,7 +1276,8 @@ type ReadyStats struct {
 	Name string
 	// Busy sessions carry a message, Idle ones wait for one, Opening ones are being opened.
 	Busy, Idle, Opening int
-	// InFlight is the number of calls that share the busy sessions, Waiting that of calls that wait for one.
+	// InFlight is the number of calls that share the busy sessions, where a batch counts as one; Waiting is that
+	// of calls that wait for one, or for others to go in a batch with.
 	InFlight, Waiting int
 	// Limit is connection_limit as of the last call; 0 where there is neither session nor call.
 	Limit int
@@ -1369,7 +1370,7 @@ func (r *Runtime) newEngine(c QueueConfig) (engine, error) {
 		e, err := newMaildirEngine(p.Maildir)
 		return boundEngine{e, r}, err
 	case p.CustomLua != nil:
-		return boundEngine{newLuaEngine(r, p.CustomLua, c.EgressPool), r}, nil
+		return newLuaEngine(r, p.CustomLua, c.EgressPool), nil
 	default:
 		return newSMTPEngine(r, p.SMTP, c.EgressPool)
 	}
@@ -1456,6 +1457,7 @@ func (r *Runtime) Stats() Stats {
 		n, c := at(name.String()), name.Counts()
 		n.Delivered, n.Transient, n.Permanent, n.Unsent = c.Delivered, c.Transient, c.Permanent, c.Unsent
 		n.Opened, n.Reused, n.Broken, n.Failed, n.Throttled = c.Opened, c.Reused, c.Broken, c.Failed, c.Throttled
+		n.Waiting += int(name.Gathered.Load())
 	}
 	stats := Stats{Opened: s.smtp.Totals().Opened + s.lua.Totals().Opened}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
@@ -1679,6 +1681,9 @@ func (h *handle) Close(ctx context.Context) error {
 	if !last {
 		return nil
 	}
+	if e, ok := live.engine.(interface{ hurry() }); ok {
+		e.hurry()
+	}
 	drained := make(chan struct{})
 	go func() {
 		live.calls.Wait()
@@ -1702,6 +1707,7 @@ type attempt struct {
 	results []Result    // one for each of msg.Recipients
 	changes *Changes
 	err     error
+	policy  *Policy // whose constructors it uses
 
 	// full are the sources of the pool that turned out to have no room for it, and noRoom is its result of
 	// the last of them.
