@@ -85,7 +85,7 @@ func story(t *testing.T, rules Rules, tell func(r *rig)) {
 
 func TestABatchGoesAtOnce(t *testing.T) {
 	story(t, Rules{Size: 3, Min: 1, Latency: time.Second}, func(r *rig) {
-		r.do(t.Context(), 1)
+		r.do(r.Context(), 1)
 		r.want("[[1]]", 0)
 	})
 }
@@ -94,7 +94,7 @@ func TestWhatComesWhileOneIsUnderWayGoesTogether(t *testing.T) {
 	story(t, Rules{Size: 3, Min: 1}, func(r *rig) {
 		r.work = time.Second
 		for i := range 6 {
-			r.do(t.Context(), i)
+			r.do(r.Context(), i)
 		}
 		time.Sleep(time.Hour)
 		r.want("[[0] [1 2 3] [4 5]]", 0, time.Second, 2*time.Second)
@@ -103,25 +103,25 @@ func TestWhatComesWhileOneIsUnderWayGoesTogether(t *testing.T) {
 
 func TestMin(t *testing.T) {
 	story(t, Rules{Size: 5, Min: 2, Latency: time.Minute}, func(r *rig) {
-		r.do(t.Context(), 1)
+		r.do(r.Context(), 1)
 		time.Sleep(time.Second)
-		r.do(t.Context(), 2)
+		r.do(r.Context(), 2)
 		r.want("[[1 2]]", time.Second)
 	})
 }
 
 func TestLatency(t *testing.T) {
 	story(t, Rules{Size: 5, Min: 4, Latency: time.Minute}, func(r *rig) {
-		r.do(t.Context(), 1)
+		r.do(r.Context(), 1)
 		time.Sleep(59 * time.Second)
-		r.do(t.Context(), 2)
+		r.do(r.Context(), 2)
 		r.want("[]")
 		if n := r.g.Waiting("key"); n != 2 {
 			t.Errorf("%d wait", n)
 		}
 		time.Sleep(time.Hour)
 		r.want("[[1 2]]", time.Minute)
-		r.do(t.Context(), 3)
+		r.do(r.Context(), 3)
 		time.Sleep(time.Hour)
 		r.want("[[1 2] [3]]")
 	})
@@ -129,11 +129,11 @@ func TestLatency(t *testing.T) {
 
 func TestTheLeaderLeaves(t *testing.T) {
 	story(t, Rules{Size: 5, Min: 3, Latency: time.Minute}, func(r *rig) {
-		ctx, cancel := context.WithCancelCause(t.Context())
+		ctx, cancel := context.WithCancelCause(r.Context())
 		left := errors.New("left")
 		leader := r.do(ctx, 1)
 		time.Sleep(10 * time.Second)
-		second := r.do(t.Context(), 2)
+		second := r.do(r.Context(), 2)
 		cancel(left)
 		if err := <-leader; err != left {
 			t.Errorf("the leader: %v", err)
@@ -151,9 +151,9 @@ func TestTheLeaderLeaves(t *testing.T) {
 func TestTheLeaderLeavesAtTheDoor(t *testing.T) {
 	story(t, Rules{Size: 5, Min: 1}, func(r *rig) {
 		r.work = time.Minute
-		r.do(t.Context(), 0)
-		ctx, cancel := context.WithCancel(t.Context())
-		leader, second, third := r.do(ctx, 1), r.do(t.Context(), 2), r.do(t.Context(), 3)
+		r.do(r.Context(), 0)
+		ctx, cancel := context.WithCancel(r.Context())
+		leader, second, third := r.do(ctx, 1), r.do(r.Context(), 2), r.do(r.Context(), 3)
 		cancel()
 		if err := <-leader; err != nil { // Run saw to it
 			t.Errorf("the leader: %v", err)
@@ -166,16 +166,16 @@ func TestTheLeaderLeavesAtTheDoor(t *testing.T) {
 
 func TestOneWhoWaitsLeaves(t *testing.T) {
 	story(t, Rules{Size: 3, Min: 3, Latency: time.Minute}, func(r *rig) {
-		r.do(t.Context(), 1)
-		ctx, cancel := context.WithCancel(t.Context())
+		r.do(r.Context(), 1)
+		ctx, cancel := context.WithCancel(r.Context())
 		second := r.do(ctx, 2)
 		cancel()
 		if err := <-second; err != context.Canceled {
 			t.Error(err)
 		}
-		r.do(t.Context(), 3)
+		r.do(r.Context(), 3)
 		r.want("[]")
-		r.do(t.Context(), 4)
+		r.do(r.Context(), 4)
 		r.want("[[1 3 4]]", 0)
 	})
 }
@@ -183,8 +183,8 @@ func TestOneWhoWaitsLeaves(t *testing.T) {
 func TestWhatHasBegunIsWaitedFor(t *testing.T) {
 	story(t, Rules{Size: 2, Min: 2, Latency: time.Minute}, func(r *rig) {
 		r.work = time.Minute
-		r.do(t.Context(), 1)
-		ctx, cancel := context.WithCancel(t.Context())
+		r.do(r.Context(), 1)
+		ctx, cancel := context.WithCancel(r.Context())
 		second := r.do(ctx, 2)
 		cancel()
 		if err := <-second; err != nil || time.Since(r.start) != time.Minute {
@@ -196,7 +196,7 @@ func TestWhatHasBegunIsWaitedFor(t *testing.T) {
 
 func TestAllLeave(t *testing.T) {
 	story(t, Rules{Size: 5, Min: 5, Latency: time.Minute}, func(r *rig) {
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(r.Context())
 		var calls []<-chan error
 		for i := range 3 {
 			calls = append(calls, r.do(ctx, i))
@@ -215,7 +215,7 @@ func TestTheRestGoesOnItsOwn(t *testing.T) {
 	story(t, Rules{Size: 5, Min: 5, Latency: time.Minute}, func(r *rig) {
 		r.most = 2
 		for i := range 5 {
-			r.do(t.Context(), i)
+			r.do(r.Context(), i)
 		}
 		r.want("[[0 1] [2 3] [4]]", 0, 0, 0)
 	})
@@ -226,8 +226,8 @@ func TestClosingAndHurry(t *testing.T) {
 		story(t, Rules{Size: 5, Min: 5, Latency: time.Minute}, func(r *rig) {
 			closing := make(chan struct{})
 			r.g.Closing = closing
-			r.do(t.Context(), 1)
-			r.do(t.Context(), 2)
+			r.do(r.Context(), 1)
+			r.do(r.Context(), 2)
 			if how == "closing" {
 				close(closing)
 			} else {
@@ -235,7 +235,7 @@ func TestClosingAndHurry(t *testing.T) {
 			}
 			synctest.Wait()
 			r.want("[[1 2]]", 0)
-			r.do(t.Context(), 3)
+			r.do(r.Context(), 3)
 			r.want("[[1 2] [3]]", 0, 0)
 		})
 	}
