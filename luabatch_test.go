@@ -166,9 +166,8 @@ func TestMinBatchSizeAndLatency(t *testing.T) {
 		s.deliver(s.Context(), nil, "d")
 		time.Sleep(5 * time.Second)
 		s.deliver(s.Context(), nil, "e")
-		time.Sleep(5 * time.Second)
-		s.sent("a b c", "d e")
 		s.calls.Wait()
+		s.sent("a b c", "d e")
 		if took := s.took["d"]; took != 19*time.Second {
 			s.Errorf("d took until %v", took)
 		}
@@ -239,7 +238,7 @@ func TestBatchesAndMaxDeliveries(t *testing.T) {
 	inBatches(t, `"batch_size": 4`, "connection_limit = 1, max_deliveries_per_connection = 5", batcher, func(s *batches) {
 		s.deliver(s.Context(), map[string]any{"takes": 1}, "a")
 		s.deliver(s.Context(), nil, "b", "c")
-		time.Sleep(time.Second)
+		s.calls.Wait()
 		s.deliver(s.Context(), map[string]any{"takes": 1}, "d")
 		s.deliver(s.Context(), nil, "e", "f", "g")
 		s.calls.Wait()
