@@ -72,6 +72,7 @@ type Policy struct {
 	module  *kumo.Options
 	// rewrites: it handles the event smtp_client_rewrite_delivery_status.
 	rewrites bool
+	loaded   bool // written before anybody else has the policy
 }
 
 // serialOrNone is 0 where there is no policy.
@@ -112,6 +113,7 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 	var ignored nameList
 	p := &Policy{runtime: r, name: name, serial: r.ready().nextSerial(), program: program, folder: folder,
 		module: r.module(ignored.add)}
+	p.module.Settings = p.settings()
 	p.states.New = p.newState
 	s, err := p.states.Get(ctx)
 	if err != nil {
@@ -124,6 +126,7 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 		}
 	}
 	p.rewrites = kumo.Handles(s.L, rewriteEvent)
+	p.loaded = true
 	p.states.Put(s)
 	if names := ignored.sorted(); len(names) > 0 {
 		r.logger().Info("policy: calls that set up the rest of an MTA are ignored",
@@ -140,7 +143,7 @@ func (p *Policy) newState(ctx context.Context) (*luastate.State, error) {
 			luastate.SearchIn(L, p.folder)
 		}
 		kumo.Install(L, p.module)
-		return nil
+		return p.runtime.preload(L)
 	})
 }
 
@@ -266,7 +269,13 @@ func policyError(err error) error {
 func (p *Policy) call(ctx context.Context, s *luastate.State, event string, args ...lua.LValue) ([]lua.LValue, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	return kumo.Call(ctx, s, event, args...)
+	if !kumo.Handles(s.L, event) {
+		return nil, false, nil
+	}
+	called := p.runtime.luaCalls(p, event)
+	results, handled, err := kumo.Call(ctx, s, event, args...)
+	called(nil, 0, err)
+	return results, handled, err
 }
 
 // ask calls an event that returns a config object. Without a handler, or if every handler passes on,

@@ -163,7 +163,9 @@ func (s *luaSession) hangUp() {
 	defer cancel()
 	method, err := s.state.Index(ctx, s.object, "close")
 	if err == nil && method != lua.LNil {
+		called := s.runtime.luaCalls(s.policy, "close")
 		_, err = s.state.Call(ctx, 0, method, s.object)
+		called(s, 0, err)
 	}
 	if err != nil {
 		s.runtime.logger().Warn("policy: close failed", "connection", s.info.Peer, "error", luastate.Message(err))
@@ -174,7 +176,8 @@ var errWatchdog = errors.New("watchdog: send did not return in time")
 
 // call calls a method of the connection. What has begun is finished, or cut by Runtime.Close or the watchdog:
 // the caller's context does not end it.
-func (s *luaSession) call(name string, arg lua.LValue, watchdog time.Duration) (lua.LValue, error) {
+func (s *luaSession) call(name string, arg lua.LValue, messages int, watchdog time.Duration) (got lua.LValue, err error) {
+	called := s.runtime.luaCalls(s.policy, name)
 	if s.dog == nil {
 		s.dog = time.AfterFunc(watchdog, func() { s.bark(errWatchdog) })
 	} else {
@@ -184,6 +187,7 @@ func (s *luaSession) call(name string, arg lua.LValue, watchdog time.Duration) (
 		if !s.dog.Stop() {
 			s.doubtful = true
 		}
+		called(s, messages, err)
 	}()
 	method, err := s.state.Index(s.calls, s.object, name)
 	if err == nil && method == lua.LNil {
@@ -206,7 +210,7 @@ func (s *luaSession) send(c *luaCall, watchdog time.Duration) {
 		return
 	}
 	object := kumo.NewMessage(s.state.L, &c.message)
-	returned, err := s.call("send", object, watchdog)
+	returned, err := s.call("send", object, 1, watchdog)
 	kumo.Expire(object)
 	var text string
 	if err == nil {
@@ -235,7 +239,7 @@ func (s *luaSession) sendBatch(calls []*luaCall, watchdog time.Duration) {
 		objects[i] = kumo.NewMessage(s.state.L, &c.message)
 		list.RawSetInt(i+1, objects[i])
 	}
-	returned, err := s.call("send_batch", list, watchdog)
+	returned, err := s.call("send_batch", list, len(calls), watchdog)
 	for _, object := range objects {
 		kumo.Expire(object)
 	}

@@ -200,6 +200,7 @@ import (
 	"github.com/mtadelivery/delivery/internal/sessions"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
 	"github.com/mtadelivery/delivery/internal/tlspolicy"
+	lua "github.com/yuin/gopher-lua"
 )
 
 // A Protocol delivers messages in the way that one queue config says. Get one from
@@ -1072,6 +1073,13 @@ type Runtime struct {
 	// message had a part in reaches them; nil: none. With any, the transport uses no proxy of the environment, as that
 	// would connect for it. It means nothing where the host lends HTTP.
 	HTTPProhibitedHosts []netip.Prefix
+	// LuaModules are the host's own modules for its policies, by the name that require takes. The function is
+	// called when a state requires it for the first time, and returns the module, as after
+	// [lua.LState.PreloadModule]: a table of functions, say, some of which make userdata of the host's. They
+	// run in many states at once, so what they share must be safe for that; what waits must obey L.Context().
+	// A panic in one fails the call of Lua that it happened in, and that state is not used again. A file of the
+	// same name beside the policy is not found; a name that require knows already is an error of LoadPolicy.
+	LuaModules map[string]lua.LGFunction
 	// Stdout is where print in a policy writes, from several goroutines at once; nil: os.Stdout.
 	Stdout io.Writer
 
@@ -1206,6 +1214,8 @@ type Trace struct {
 	Reply func(s *Session, reply Response, took time.Duration)
 	// Transaction is called when a transaction has ended.
 	Transaction func(s *Session, t TransactionTrace)
+	// LuaCalled is called after each call of a policy: of an event that it handles, or of a method of a connection.
+	LuaCalled func(c LuaCall)
 	// Closed is called when a session has ended. Why is "idle" (nobody needed it for idle_timeout), "worn" (it
 	// has served max_deliveries_per_connection), "drained" (its config changed, its protocol was closed, or it
 	// broke), "crowded" (it made room for another), "closing" (of the runtime) or "cut".
@@ -1424,10 +1434,14 @@ func (r *Runtime) Protocol(c QueueConfig) (Protocol, error) {
 func (r *Runtime) SetPolicy(p *Policy) {
 	s := r.ready()
 	s.mu.Lock()
+	old := s.policy
 	s.policy = p
 	s.mu.Unlock()
 	s.egress.Forget()
 	s.lua.Drain(nil)
+	if old != nil && old != p {
+		old.states.Empty() // it can make others, if the host asks it for more
+	}
 }
 
 func (r *Runtime) currentPolicy() *Policy {

@@ -56,6 +56,10 @@ type Options struct {
 	// Transports keeps what build_client makes for settings that HTTP does not have; nil: the Options's own.
 	Transports *Transports
 
+	// Settings are the functions kumo.NAME(n) that set something of the host's, a whole number from zero on;
+	// the others that are named like them are setup calls. One may be called in many states at once.
+	Settings map[string]func(L *lua.LState, n int) error
+
 	mu      sync.Mutex
 	ignored map[string]bool
 	own     Transports
@@ -145,6 +149,9 @@ func (m *module) lookUp(L *lua.LState, path, name string) lua.LValue {
 		}
 	}
 	full := path + "." + name
+	if set := m.setting(path, name); set != nil {
+		return L.NewFunction(set)
+	}
 	switch {
 	case isSetup(path, name):
 		return L.NewFunction(func(L *lua.LState) int {
