@@ -47,13 +47,17 @@ func (e *luaEngine) rules(w *way) gather.Rules {
 // join meanwhile.
 func (e *luaEngine) carryBatch(ctx context.Context, lead *luaCall, b *gather.Batch[luaBatchKey, *luaCall]) {
 	lead.gathered(-1) // if it waits from now on, it does so in the line for a connection
+	if e.runtime.state.closing.Err() != nil {
+		e.refuse(begun(b.Begin(all)), unsent(ErrClosed))
+		return
+	}
 	lease, why := e.session(ctx, lead)
 	if lease == nil {
 		if cause := ended(ctx); cause != nil && why.Status == Unsent && errors.Is(why.Err, cause) {
 			lead.res = why // which is nobody else's affair
 			return
 		}
-		e.refuse(begun(b.Begin(func(n int) int { return n })), why)
+		e.refuse(begun(b.Begin(all)), why)
 		return
 	}
 	defer lease.Discard() // if something of the host's panics
@@ -64,6 +68,8 @@ func (e *luaEngine) carryBatch(ctx context.Context, lead *luaCall, b *gather.Bat
 	b.Finish() // they need not wait for the end of the connection
 	e.finish(lease, s, lead.policy)
 }
+
+func all(n int) int { return n }
 
 // begun counts the calls of a batch out of those that wait.
 func begun(calls []*luaCall) []*luaCall {
