@@ -38,7 +38,7 @@
 //     to speak to a site is its [EgressPath]: limits, timeouts, TLS, ports. Connections are kept for
 //     the next message and are only ever used again by what would have opened them.
 //   - [Maildir]: a templated path for each recipient, synced to the disk before it is reported.
-//   - [CustomLua]: a constructor event of the policy makes an object whose send delivers.
+//   - [CustomLua]: a constructor event of the policy makes an object whose send, or send_batch, delivers.
 //
 // # Where a call goes, and how long it waits
 //
@@ -67,6 +67,25 @@
 // begins with 4 messages, grows while they are taken, falls to one when one is not, and a peer that does
 // not bear it is remembered and served one by one. Content above 128 KiB waits until recipients were
 // accepted.
+//
+// # What simultaneous calls of custom Lua share
+//
+// A connection is an object that the constructor made, in a Lua state of its own, which carries one call of send or
+// send_batch at a time. It serves the policy, constructor, domain, tenant and campaign that it was made for, and
+// nobody else; connection_limit spans all of a ready name, and an idle connection makes room for one that is needed.
+// After an error, or kumo.reject(421, …), its close is called and the next message gets a new one; so it is when it was
+// idle for idle_timeout, has carried max_deliveries_per_connection messages, or its policy was replaced.
+//
+// With a batch_size, messages that come at the same time go together. The first to come leads: it waits for
+// min_batch_size of them, though no longer than max_batch_latency (and idle_timeout), then for a connection, and then
+// takes all that have come meanwhile, up to batch_size. So batches grow where connections are busy; with more
+// connections they are smaller. A call whose context ends while it waits leaves the others alone; one whose batch has
+// begun waits for the result. A rate counts a batch once. What send_batch returns or raises is the result of every
+// message in it, but that it may return a list with one result for each: the disposition, or {code=, message=}, where
+// a code of 2yz is success.
+//
+// [Runtime].LuaModules are modules of the host's own, [Policy.Call] asks the policy what the library does not, and
+// [Trace].LuaCalled tells of each call.
 //
 // # Where mail goes, and who may read it
 //
@@ -165,6 +184,10 @@
 //	a slow peer, a fast peer         sessions by queue length one more session as long as that is sooner than standing in line
 //	kumo                             only by require          also a global: the manual's examples use it so
 //	"campaign:@domain"               tenant is ""             tenant is nil, as without a campaign
+//	send_batch                       one result for all       or a list with one for each: else one bad record repeats all others
+//	min_batch_size over batch_size   waits, each time         a config error: no batch could ever have as many
+//	a batch over max_deliveries      goes all the same        is split: the limit counts messages
+//	spare Lua states                 8192                     128, unless set_max_spare_lua_contexts says more: one takes a tenth of a millisecond
 //	Lua connection after an error    cannot connect again     is made anew: the next message did nothing wrong
 package delivery
 
