@@ -90,16 +90,6 @@ func (g *Gatherer[K, T]) Do(ctx context.Context, key K, item T, rules Rules) err
 	return nil
 }
 
-// Waiting is how many calls of a key take part in a batch that others may still join.
-func (g *Gatherer[K, T]) Waiting(key K) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if b := g.open[key]; b != nil {
-		return len(b.members)
-	}
-	return 0
-}
-
 // Hurry lets every batch go at once from now on, with those that it has: nobody else is to come.
 func (g *Gatherer[K, T]) Hurry() {
 	g.mu.Lock()
