@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -8,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +26,9 @@ import (
 
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
+	"github.com/mtadelivery/delivery/internal/egress"
+	"github.com/mtadelivery/delivery/internal/gather"
+	headers "github.com/mtadelivery/delivery/internal/header"
 	"github.com/mtadelivery/delivery/internal/kumo"
 	"github.com/mtadelivery/delivery/internal/luastate"
 	"github.com/mtadelivery/delivery/internal/sessions"
@@ -30,17 +36,27 @@ import (
 )
 
 // CustomLua is the custom_lua table of a protocol: a Lua event makes connection objects, and their
-// send method delivers.
+// send or send_batch method delivers.
+//
+// What the method returns, a string or a number, is the text of a result that is Delivered, with code 200.
+// kumo.reject(code, text) makes it Transient (400 to 499) or Permanent (any other code). Any other error, and
+// a method that returns something else or forgets to return, is Transient with code 400, and is logged with
+// its traceback.
 type CustomLua struct {
 	// Constructor is the event that makes a connection. It is called with domain, tenant and campaign
-	// whenever a connection is needed, and returns an object with the methods send and, if it likes,
-	// close. The name is free, but must not be one of the events that have a meaning already.
+	// whenever a connection is needed, and returns an object with the method send, or send_batch where
+	// BatchSize is more than 1, and, if it likes, close. The name is free, but must not be one of the events that have a meaning already.
 	Constructor string `config:"constructor" required:"true"`
 
-	// Batches are known and not available yet: values that ask for more than one message at a time are
-	// refused.
-	BatchSize       int      `config:"batch_size" default:"1" min:"1"`
-	MinBatchSize    int      `config:"min_batch_size" default:"1" min:"1"`
+	// BatchSize is how many messages go to the connection at once. With 1 each is sent by its own call of
+	// send. With more, messages that are delivered at the same time and would use the same connection are
+	// sent by send_batch(messages), a list of 1 to BatchSize of them.
+	BatchSize int `config:"batch_size" default:"1" min:"1"`
+	// MinBatchSize is how many messages a batch waits for, but no longer than MaxBatchLatency after the
+	// first of them, nor than the idle_timeout of the egress path. While a batch waits for a connection,
+	// more may join it.
+	MinBatchSize int `config:"min_batch_size" default:"1" min:"1"`
+	// MaxBatchLatency is how long a batch waits for MinBatchSize messages; 0: not at all.
 	MaxBatchLatency Duration `config:"max_batch_latency"`
 }
 
@@ -49,20 +65,20 @@ func (c *CustomLua) Validate() error {
 	switch {
 	case kumo.IsBuiltinEvent(c.Constructor):
 		return decode.Errorf("constructor", "%q is the name of an event that has a meaning already", c.Constructor)
-	case c.BatchSize > 1:
-		return notYet("batch_size", "a batch of more than one message")
-	case c.MinBatchSize > 1:
-		return notYet("min_batch_size", "a batch of more than one message")
-	case c.MaxBatchLatency > 0:
-		return notYet("max_batch_latency", "a batch of more than one message")
+	case c.MinBatchSize > max(c.BatchSize, 1):
+		return decode.Errorf("min_batch_size", "%d is more than the batch_size of %d: no batch would ever be large enough", c.MinBatchSize, max(c.BatchSize, 1))
 	}
 	return nil
 }
 
 // Policy is a KumoMTA policy in Lua, loaded by [Runtime.LoadPolicy]. It answers the events that
 // concern delivery: get_queue_config, get_egress_pool, get_egress_source, get_egress_path_config and
-// the constructors of custom_lua. It is safe for concurrent use: each call has a Lua state of its
-// own, in which the policy ran from the top, so that plain globals are not shared between calls.
+// the constructors of custom_lua, and by [Policy.Call] any other. It is safe for concurrent use: each
+// call has a Lua state of its own, in which the policy ran from the top, so that plain globals are not
+// shared between calls. States are kept for the next call, 128 of them at most, each for 300 s and 1024
+// calls, unless the policy says otherwise with kumo.set_max_spare_lua_contexts, set_max_lua_context_age
+// and set_max_lua_context_use_count where it is loaded; a connection keeps its state for as long as it
+// lives. A state that an error leaves in doubt is given up.
 type Policy struct {
 	runtime *Runtime
 	name    string
@@ -73,6 +89,15 @@ type Policy struct {
 	module  *kumo.Options
 	// rewrites: it handles the event smtp_client_rewrite_delivery_status.
 	rewrites bool
+	loaded   bool // written before anybody else has the policy
+}
+
+// serialOrNone is 0 where there is no policy.
+func (p *Policy) serialOrNone() uint64 {
+	if p == nil {
+		return 0
+	}
+	return p.serial
 }
 
 // eventTimeout bounds a call of an event that answers from the policy alone.
@@ -105,6 +130,7 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 	var ignored nameList
 	p := &Policy{runtime: r, name: name, serial: r.ready().nextSerial(), program: program, folder: folder,
 		module: r.module(ignored.add)}
+	p.module.Settings = p.settings()
 	p.states.New = p.newState
 	s, err := p.states.Get(ctx)
 	if err != nil {
@@ -117,6 +143,7 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 		}
 	}
 	p.rewrites = kumo.Handles(s.L, rewriteEvent)
+	p.loaded = true
 	p.states.Put(s)
 	if names := ignored.sorted(); len(names) > 0 {
 		r.logger().Info("policy: calls that set up the rest of an MTA are ignored",
@@ -133,7 +160,7 @@ func (p *Policy) newState(ctx context.Context) (*luastate.State, error) {
 			luastate.SearchIn(L, p.folder)
 		}
 		kumo.Install(L, p.module)
-		return nil
+		return p.runtime.preload(L)
 	})
 }
 
@@ -266,7 +293,13 @@ func policyError(err error) error {
 func (p *Policy) call(ctx context.Context, s *luastate.State, event string, args ...lua.LValue) ([]lua.LValue, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	return kumo.Call(ctx, s, event, args...)
+	if !kumo.Handles(s.L, event) {
+		return nil, false, nil
+	}
+	called := p.runtime.luaCalls(p, event)
+	results, handled, err := kumo.Call(ctx, s, event, args...)
+	called(nil, 0, err)
+	return results, handled, err
 }
 
 // ask calls an event that returns a config object. Without a handler, or if every handler passes on,
@@ -416,6 +449,193 @@ func LuaQueueConfig(v lua.LValue) (QueueConfig, error) {
 	return c, nil
 }
 
+// Call calls the handlers of any event of the policy, in a state of its own, for what a host asks its policy
+// besides delivery. Arguments are plain values (nil, booleans, numbers, strings, slices, and maps with string
+// keys) and [*EventMessage]; results are plain values: nil, bool, float64, string, []any and map[string]any (an empty table
+// is one of these). They are nil if the event has no handler or every handler passes on, and not nil, though they may be empty, if one
+// answers.
+//
+// The call ends with ctx, and after a minute at most. The error is a [*LuaRejection] where Lua called
+// kumo.reject, a [*MessageError], or a [*ConfigError] with file and line.
+func (p *Policy) Call(ctx context.Context, event string, args ...any) ([]any, error) {
+	s, err := p.states.Get(ctx)
+	if err != nil {
+		return nil, policyError(err)
+	}
+	values, release, err := eventArguments(s.L, args)
+	if err != nil {
+		p.states.Put(s)
+		return nil, err
+	}
+	returned, handled, err := p.call(ctx, s, event, values...)
+	release()
+	if err != nil {
+		p.states.Drop(s) // an error may have left it in the middle of something
+		return nil, luaError(err)
+	}
+	defer p.states.Put(s)
+	if !handled {
+		return nil, nil
+	}
+	results := make([]any, len(returned))
+	for i, v := range returned {
+		if results[i], err = luastate.ToTree(v, map[string]any{}); err != nil {
+			return nil, &ConfigError{File: p.name, Reason: fmt.Sprintf("the event %s returned what has no plain form: %v", event, err), Err: err}
+		}
+	}
+	return results, nil
+}
+
+// EventMessage is a message as an argument of [Policy.Call].
+type EventMessage struct {
+	Message *Message
+	// Changes is what Lua changed in it, set by Call; nil: nothing.
+	Changes *Changes
+}
+
+// eventArguments makes Lua values of Go's. The messages among them are no longer to be used after release.
+func eventArguments(L *lua.LState, args []any) (values []lua.LValue, release func(), err error) {
+	values = make([]lua.LValue, len(args))
+	messages := map[*EventMessage]*luaMessage{}
+	var handles []*lua.LUserData
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case *EventMessage:
+			a, err := newAttempt(arg.Message)
+			if err != nil {
+				return nil, nil, err
+			}
+			messages[arg] = &luaMessage{attempt: a}
+			handle := kumo.NewMessage(L, messages[arg])
+			values[i], handles = handle, append(handles, handle)
+		case lua.LValue: // which belongs to another state
+			return nil, nil, fmt.Errorf("argument %d: a %T is no plain value", i+1, arg)
+		default:
+			if values[i] = luastate.FromTree(L, arg); values[i] == lua.LNil && arg != nil {
+				return nil, nil, fmt.Errorf("argument %d: a %T is no plain value", i+1, arg)
+			}
+		}
+	}
+	return values, func() {
+		for _, handle := range handles {
+			kumo.Expire(handle)
+		}
+		for arg, m := range messages {
+			arg.Changes = m.changes
+		}
+	}, nil
+}
+
+// LuaRejection is what kumo.reject raises.
+type LuaRejection struct {
+	Code int
+	Text string
+}
+
+func (r *LuaRejection) Error() string { return strconv.Itoa(r.Code) + " " + r.Text }
+
+// luaError gives what a call of Lua ended with its public form.
+func luaError(err error) error {
+	if r, ok := kumo.AsRejection(err); ok {
+		return &LuaRejection{r.Code, r.Text}
+	}
+	if err == nil {
+		return nil
+	}
+	return policyError(err)
+}
+
+// LuaCall is one call of a policy: see [Trace].LuaCalled.
+type LuaCall struct {
+	// Policy is the name of the policy's file.
+	Policy string
+	// Name is the event, that of a constructor included, or the method "send", "send_batch" or "close".
+	Name string
+	// Session is the connection whose method it was; nil: it was an event.
+	Session *Session
+	// Messages is how many messages went with it.
+	Messages int
+	Took     time.Duration
+	// Err is what it raised, a [*LuaRejection] for kumo.reject; nil: nothing.
+	Err error
+}
+
+func notTraced(*luaSession, int, error) {}
+
+// luaCalls begins a call of Lua; what it returns ends it.
+func (r *Runtime) luaCalls(p *Policy, name string) (called func(s *luaSession, messages int, err error)) {
+	t := r.Trace
+	if t == nil || t.LuaCalled == nil {
+		return notTraced
+	}
+	start := time.Now()
+	return func(s *luaSession, messages int, err error) {
+		c := LuaCall{Policy: p.name, Name: name, Messages: messages, Took: time.Since(start), Err: luaError(err)}
+		if s != nil {
+			c.Session = s.copyInfo()
+		}
+		t.LuaCalled(c)
+	}
+}
+
+// preload lets require find the host's own modules.
+func (r *Runtime) preload(L *lua.LState) error {
+	if len(r.LuaModules) == 0 {
+		return nil
+	}
+	pkg, _ := L.GetGlobal(lua.LoadLibName).(*lua.LTable)
+	if pkg == nil {
+		return errors.New("LuaModules: there is no package library")
+	}
+	preload, _ := pkg.RawGetString("preload").(*lua.LTable)
+	loaded, _ := pkg.RawGetString("loaded").(*lua.LTable)
+	if preload == nil || loaded == nil {
+		return errors.New("LuaModules: there is no package.preload")
+	}
+	for name, load := range r.LuaModules {
+		switch {
+		case load == nil:
+			return &ConfigError{Reason: fmt.Sprintf("LuaModules: %q has no function", name)}
+		case loaded.RawGetString(name) != lua.LNil || preload.RawGetString(name) != lua.LNil:
+			return &ConfigError{Reason: fmt.Sprintf("LuaModules: %q is the name of a module that is there already", name)}
+		}
+		preload.RawSetString(name, L.NewFunction(load))
+	}
+	return nil
+}
+
+// settings are the functions by which a policy says how long its states are kept. Each state that it runs in
+// says so again; what the first said counts.
+func (p *Policy) settings() map[string]func(L *lua.LState, n int) error {
+	set := func(name string, apply func(n int)) func(*lua.LState, int) error {
+		return func(L *lua.LState, n int) error {
+			switch {
+			case !p.loaded:
+				apply(n)
+			case luastate.Loaded(L):
+				return fmt.Errorf("kumo.%s inside an event handler: it stands where the policy is loaded", name)
+			}
+			return nil
+		}
+	}
+	settings := map[string]func(n int){
+		"set_max_lua_context_use_count": func(n int) { p.states.MaxUses = max(n, 1) },
+		"set_max_lua_context_age": func(n int) {
+			p.states.MaxAge = time.Duration(min(n, int(math.MaxInt64/time.Second)))*time.Second + 1 // never zero
+		},
+		"set_max_spare_lua_contexts": func(n int) {
+			if p.states.MaxSpare = n; n == 0 {
+				p.states.MaxSpare = -1
+			}
+		},
+	}
+	all := map[string]func(*lua.LState, int) error{}
+	for name, apply := range settings {
+		all[name] = set(name, apply)
+	}
+	return all
+}
+
 // luaStrings are strings as arguments of an event, where an empty one is nil.
 func luaStrings(args ...string) []lua.LValue {
 	values := make([]lua.LValue, len(args))
@@ -428,35 +648,83 @@ func luaStrings(args ...string) []lua.LValue {
 	return values
 }
 
-// luaEngine delivers by the send method of an object that a constructor event made.
+// luaEngine delivers by the send or send_batch method of an object that a constructor event made.
 type luaEngine struct {
 	runtime *Runtime
 	config  *CustomLua
 	sources sourcePicker
+	ways    egress.Dated[luaWayName, *way]
+	batches *gather.Gatherer[luaBatchKey, *luaCall] // nil: one message at a time
+}
+
+// luaWayName is all that the way of a message is made of, besides what the Egress says. It names the policy
+// by its serial, so that an old one is not kept.
+type luaWayName struct {
+	domain, tenant, campaign, routing, asked string
+	policy                                   uint64
+}
+
+// luaBatchKey is what the messages of a batch have in common: with the connection key, the policy, the
+// constructor, domain, tenant and campaign.
+type luaBatchKey struct{ ready, connection string }
+
+// luaCall is one message on its way through a connection.
+type luaCall struct {
+	attempt *attempt
+	way     *way
+	policy  *Policy
+	message luaMessage
+	res     Result
+	counted bool // in way.name.Gathered
 }
 
 func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
-	return &luaEngine{runtime: r, config: c, sources: sourcePicker{runtime: r, pool: pool}}
+	e := &luaEngine{runtime: r, config: c, sources: sourcePicker{runtime: r, pool: pool}}
+	e.ways.Max = maxWays
+	if c.BatchSize > 1 {
+		e.batches = &gather.Gatherer[luaBatchKey, *luaCall]{Run: e.carryBatch, Closing: r.ready().closing.Done()}
+	}
+	return e
 }
 
 // wayFrom finds the way from a source: as for SMTP, without hosts.
 func (e *luaEngine) wayFrom(ctx context.Context, a *attempt, asked string, source *keyed[EgressSource]) (*way, *PlanError) {
-	from, site := source.config.Name, a.queue.routing()
+	q := &a.queue
+	name := luaWayName{q.Domain, q.Tenant, q.Campaign, q.RoutingDomain, asked, a.policy.serialOrNone()}
+	site := q.routing()
+	if known, ok := e.ways.Get(name); ok && known.source == source && !known.name.Gone() {
+		path, err := e.runtime.egressPath(ctx, pathName{site, source.config.Name, site})
+		if err == nil && path == known.path {
+			return known, nil
+		}
+	}
+	from := source.config.Name
 	w := &way{asked: asked, source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
 	var err error
 	if w.path, err = e.runtime.egressPath(ctx, pathName{site, from, site}); err != nil {
 		return w, unresolved(a.queue, err)
 	}
 	e.runtime.limit(w)
+	w.keys = []string{e.key(name)}
+	w.request.Keys = w.keys
+	e.ways.Put(name, w, time.Time{})
 	return w, nil
 }
 
+// key is that of the connections that may serve a queue: what one tenant's constructor made never sends
+// another's mail, nor what an old policy's made under a new one.
+func (e *luaEngine) key(n luaWayName) string {
+	return fmt.Sprintf("%d %q %q %q %q", n.policy, e.config.Constructor, n.domain, n.tenant, n.campaign)
+}
+
 func (e *luaEngine) plan(ctx context.Context, a *attempt) (Plan, error) {
+	a.policy = e.runtime.currentPolicy()
 	w, failed := e.sources.choose(ctx, a, true, e)
 	return Plan{Protocol: "lua", ReadyName: w.ready, Constructor: e.config.Constructor}, errorOrNil(failed)
 }
 
 func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
+	a.policy = e.runtime.currentPolicy() // and no other, whatever SetPolicy does meanwhile
 	for done := false; !done; {
 		done = e.deliverFromOne(ctx, a)
 	}
@@ -466,73 +734,82 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 // there was no room to wait for a connection.
 func (e *luaEngine) deliverFromOne(ctx context.Context, a *attempt) (over bool) {
 	w, failed := e.sources.choose(ctx, a, false, e)
-	defer func() {
-		if over {
-			a.countIn(w)
-		}
-	}()
-	var res Result
-	var lease *sessions.Lease[*luaSession]
-	switch cause := ended(ctx); {
+	call := &luaCall{attempt: a, way: w, policy: a.policy, message: luaMessage{attempt: a}}
+	switch cause := e.runtime.ended(ctx); {
 	case cause != nil:
-		res = unsent(cause)
+		call.res = unsent(cause)
 	case failed != nil && a.noRoom != nil:
-		a.settleAll(*a.noRoom)
+		call.res = *a.noRoom
+		a.settleAll(call.res)
+		a.countIn(w)
 		return true
 	case failed != nil:
-		res = failed.resultOn(w)
-	default:
-		lease, res = e.session(ctx, w, a.queue)
-	}
-	if lease == nil {
-		if w.ready != "" {
-			res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Source: w.source.config.Name, Peer: viaLua + e.config.Constructor}
-		}
-		if _, ok := errors.AsType[*ConfigError](errorOrNil(failed)); ok {
+		call.res = failed.resultOn(w)
+		if _, ok := errors.AsType[*ConfigError](error(failed)); ok {
 			a.err = failed
 		}
-		if res.Err == ErrFull {
-			a.full, a.noRoom = append(a.full, w.asked), new(res)
-			return false
-		}
-		a.settleAll(res)
-		return true
+	case a.policy == nil:
+		call.res = e.notConnected(errNoPolicy)
+	case e.batches != nil:
+		e.join(ctx, call)
+	default:
+		e.carryOne(ctx, call)
 	}
-	defer lease.Discard() // if something of the host's panics
-	s, _ := lease.Session()
-	m := &luaMessage{attempt: a}
-	var reusable bool
-	res, reusable = s.send(m, cmp.Or(time.Duration(w.path.config.DispatcherProgressWatchdogTimeout), luaWatchdog))
-	if reusable {
-		lease.Release()
-	} else {
-		s.hangUp()
-		lease.Discard()
+	if call.res.Session == nil && w.ready != "" {
+		call.res.Session = &Session{Protocol: "lua", ReadyName: w.ready, Source: w.source.config.Name, Peer: viaLua + e.config.Constructor}
 	}
-	info := s.info
-	res.Session = &info
-	a.changes = m.changes
-	a.settleAll(res)
+	if call.res.Err == ErrFull {
+		a.full, a.noRoom = append(a.full, w.asked), new(call.res)
+		return false
+	}
+	a.changes = call.message.changes
+	a.settleAll(call.res)
+	a.countIn(w)
 	return true
 }
+
+var errNoPolicy = errors.New("there is no policy: see Runtime.SetPolicy")
 
 // viaLua begins the name of the peer of a Lua connection.
 const viaLua = "Lua via "
 
+// carryOne sends one message over a connection.
+func (e *luaEngine) carryOne(ctx context.Context, call *luaCall) {
+	lease, res := e.session(ctx, call)
+	if lease == nil {
+		call.res = res
+		return
+	}
+	defer lease.Discard() // if something of the host's panics
+	s, _ := lease.Session()
+	s.send(call, call.way.watchdog())
+	e.finish(lease, s, call.policy)
+}
+
 // luaWatchdog is the default bound on one call of send.
 const luaWatchdog = 10 * time.Minute
 
-// session returns a lease on a connection, or the result of having none.
-func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sessions.Lease[*luaSession], Result) {
-	policy := e.runtime.currentPolicy()
-	if policy == nil {
-		return nil, e.notConnected(errors.New("there is no policy: see Runtime.SetPolicy"))
+func (w *way) watchdog() time.Duration {
+	return cmp.Or(time.Duration(w.path.config.DispatcherProgressWatchdogTimeout), luaWatchdog)
+}
+
+// finish gives a connection back, or ends it.
+func (e *luaEngine) finish(lease *sessions.Lease[*luaSession], s *luaSession, p *Policy) {
+	switch {
+	case s.doubtful:
+		s.hangUp()
+		lease.Discard()
+	case p != e.runtime.currentPolicy():
+		lease.Retire() // a call that had begun when the policy was replaced may have opened it since
+	default:
+		lease.Release()
 	}
-	key := fmt.Sprintf("%d %q %q %q %q", policy.serial, e.config.Constructor, queue.Domain, queue.Tenant, queue.Campaign)
-	r := e.runtime
-	request := w.request
-	request.Keys = []string{key}
-	lease, err := r.state.lua.Acquire(ctx, request)
+}
+
+// session returns a lease on a connection, or the result of having none.
+func (e *luaEngine) session(ctx context.Context, call *luaCall) (*sessions.Lease[*luaSession], Result) {
+	r, w := e.runtime, call.way
+	lease, err := r.state.lua.Acquire(ctx, w.request)
 	if err != nil {
 		return nil, r.notAcquired(w, err)
 	}
@@ -549,10 +826,7 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 	var shared sharedRoom
 	for {
 		if s, ok := lease.Session(); ok {
-			w.name.Reused.Add(1)
-			if t := r.Trace; t != nil && t.Reused != nil {
-				t.Reused(s.copyInfo())
-			}
+			s.reused(w, 1)
 			given = true
 			return lease, Result{}
 		}
@@ -561,7 +835,7 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 		case err != nil:
 			return nil, r.notHeld(ctx, err)
 		case wait == 0:
-			if why := e.open(ctx, policy, w, queue, lease, key, release); why != nil {
+			if why := e.open(ctx, call, lease, release); why != nil {
 				return nil, *why
 			}
 			given = true
@@ -575,15 +849,119 @@ func (e *luaEngine) session(ctx context.Context, w *way, queue QueueName) (*sess
 	}
 }
 
+// hurry lets what waits for others go: the protocol is being closed, and nobody else can come.
+func (e *luaEngine) hurry() {
+	if e.batches != nil {
+		e.batches.Hurry()
+	}
+}
+
+func (e *luaEngine) close() {
+	suffix := "@lua:" + e.config.Constructor
+	e.runtime.state.lua.Drain(func(group, _ string) bool { return strings.HasSuffix(group, suffix) })
+}
+
+// join delivers a message in a batch with those that come at the same time.
+func (e *luaEngine) join(ctx context.Context, call *luaCall) {
+	w := call.way
+	if w.name.Gathered.Load()+int64(e.runtime.state.lua.Waiting(w.ready)) >= int64(w.path.config.MaxReady) {
+		call.res = e.runtime.notAcquired(w, sessions.ErrFull)
+		return
+	}
+	call.gathered(1)
+	err := e.batches.Do(ctx, luaBatchKey{w.ready, w.keys[0]}, call, e.rules(w))
+	if call.counted { // it left, or led, while the batch waited for others
+		call.gathered(-1)
+	}
+	if err != nil {
+		call.res = unsent(err)
+	}
+}
+
+// gathered counts the call among those that wait in a batch, or no more.
+func (c *luaCall) gathered(n int64) {
+	c.way.name.Gathered.Add(n)
+	c.counted = n > 0
+}
+
+// rules say when a batch goes: it is never larger than what a new connection may carry, and waits for others
+// no longer than a connection would lie idle.
+func (e *luaEngine) rules(w *way) gather.Rules {
+	size := e.config.BatchSize
+	if most := w.request.MaxUses; most > 0 {
+		size = min(size, most)
+	}
+	return gather.Rules{Size: size, Min: e.config.MinBatchSize,
+		Latency: min(time.Duration(e.config.MaxBatchLatency), w.request.IdleTimeout)}
+}
+
+// carryBatch sends a batch over a connection. The call that leads it waits for the connection, and others may
+// join meanwhile.
+func (e *luaEngine) carryBatch(ctx context.Context, lead *luaCall, b *gather.Batch[luaBatchKey, *luaCall]) {
+	lead.gathered(-1) // if it waits from now on, it does so in the line for a connection
+	if e.runtime.state.closing.Err() != nil {
+		e.refuse(begun(b.Begin(all)), unsent(ErrClosed))
+		return
+	}
+	lease, why := e.session(ctx, lead)
+	if lease == nil {
+		if cause := ended(ctx); cause != nil && why.Status == Unsent && errors.Is(why.Err, cause) {
+			lead.res = why // which is nobody else's affair
+			return
+		}
+		e.refuse(begun(b.Begin(all)), why)
+		return
+	}
+	defer lease.Discard() // if something of the host's panics
+	s, _ := lease.Session()
+	calls := begun(b.Begin(func(n int) int { return 1 + lease.More(n-1) }))
+	s.reused(lead.way, len(calls)-1)
+	s.sendBatch(calls, lead.way.watchdog())
+	b.Finish() // they need not wait for the end of the connection
+	e.finish(lease, s, lead.policy)
+}
+
+func all(n int) int { return n }
+
+// begun counts the calls of a batch out of those that wait.
+func begun(calls []*luaCall) []*luaCall {
+	for _, c := range calls[1:] {
+		c.gathered(-1)
+	}
+	return calls
+}
+
+// refuse gives every message of a batch the result of having no connection.
+func (e *luaEngine) refuse(calls []*luaCall, why Result) {
+	for i, c := range calls {
+		c.res = why
+		if i == 0 {
+			continue
+		}
+		switch {
+		case why.Err == ErrFull:
+			c.res.RetryAfter = fullDelay() // so that they do not return together
+		case isThrottled(why.Err):
+			c.way.name.Throttled.Add(1)
+		}
+	}
+}
+
+func isThrottled(err error) bool {
+	_, ok := errors.AsType[*ThrottledError](err)
+	return ok
+}
+
 // open makes a connection and puts it into the lease. A result says why it could not.
-func (e *luaEngine) open(ctx context.Context, p *Policy, w *way, queue QueueName, lease *sessions.Lease[*luaSession], key string, release func()) *Result {
+func (e *luaEngine) open(ctx context.Context, call *luaCall, lease *sessions.Lease[*luaSession], release func()) *Result {
 	var s *luaSession
 	defer func() {
 		if s == nil {
 			release()
 		}
 	}()
-	s, err := e.connect(ctx, p, w, queue)
+	w := call.way
+	s, err := e.connect(ctx, call)
 	if err != nil {
 		if cause := e.runtime.endedBy(ctx, err); cause != nil {
 			return new(unsent(cause))
@@ -597,7 +975,7 @@ func (e *luaEngine) open(ctx context.Context, p *Policy, w *way, queue QueueName
 	}
 	w.name.Reached()
 	s.release = release
-	lease.Opened(key, s)
+	lease.Opened(w.keys[0], s)
 	return nil
 }
 
@@ -610,7 +988,8 @@ func (e *luaEngine) notConnected(err error) Result {
 }
 
 // connect calls the constructor in a state that then belongs to the connection.
-func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueName) (*luaSession, error) {
+func (e *luaEngine) connect(ctx context.Context, call *luaCall) (*luaSession, error) {
+	p, w, queue := call.policy, call.way, &call.attempt.queue
 	ctx, release := e.runtime.opening(ctx, w.request.Grace)
 	defer release()
 	state, err := p.states.Get(ctx)
@@ -635,16 +1014,12 @@ func (e *luaEngine) connect(ctx context.Context, p *Policy, w *way, queue QueueN
 	}
 	s := &luaSession{runtime: e.runtime, policy: p, state: state, object: returned[0], info: Session{
 		ID: newID(), Protocol: "lua", ReadyName: w.ready, Source: w.source.config.Name, Peer: viaLua + e.config.Constructor}}
-	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.alive, s.kill = context.WithCancelCause(context.Background())
+	s.calls, s.bark = context.WithCancelCause(s.alive)
 	if t := e.runtime.Trace; t != nil && t.Opened != nil {
 		t.Opened(s.copyInfo())
 	}
 	return s, nil
-}
-
-func (e *luaEngine) close() {
-	suffix := "@lua:" + e.config.Constructor
-	e.runtime.state.lua.Drain(func(group, _ string) bool { return strings.HasSuffix(group, suffix) })
 }
 
 // luaSession is a connection object with the state that it lives in.
@@ -653,11 +1028,18 @@ type luaSession struct {
 	policy  *Policy
 	state   *luastate.State
 	object  lua.LValue
-	info    Session
-	ctx     context.Context // ends when the session is killed
-	cancel  context.CancelCauseFunc
-	release func() // gives back what it holds of limits that other processes share
+	info    Session // which never changes: results share it
+
+	alive   context.Context // ends when the session is killed
+	kill    context.CancelCauseFunc
+	calls   context.Context // of send and send_batch; ends also when the watchdog barks
+	bark    context.CancelCauseFunc
+	dog     *time.Timer // barks; kept from one call to the next
+	release func()      // gives back what it holds of limits that other processes share
 	ended   sync.Once
+
+	// doubtful: it is not to be used again.
+	doubtful bool
 }
 
 func (s *luaSession) copyInfo() *Session {
@@ -665,7 +1047,17 @@ func (s *luaSession) copyInfo() *Session {
 	return &info
 }
 
-// Capacity is one: a Lua state serves one message at a time.
+// reused counts calls that take a session which others have used, or use at the same time.
+func (s *luaSession) reused(w *way, calls int) {
+	w.name.Reused.Add(uint64(calls))
+	if t := s.runtime.Trace; t != nil && t.Reused != nil {
+		for range calls {
+			t.Reused(s.copyInfo())
+		}
+	}
+}
+
+// Capacity is one: a Lua state serves one call at a time.
 func (s *luaSession) Capacity() int { return 1 }
 
 // Comfort is one for the same reason.
@@ -682,7 +1074,7 @@ func (s *luaSession) Retire(why sessions.Reason) {
 
 // Kill makes a running call return. The state is then left to the one who called.
 func (s *luaSession) Kill() {
-	s.cancel(ErrClosed)
+	s.kill(ErrClosed)
 	s.end("cut")
 }
 
@@ -702,14 +1094,17 @@ const closeTimeout = 5 * time.Second
 // the log: there is no message left that they could concern.
 func (s *luaSession) hangUp() {
 	defer s.policy.states.Drop(s.state)
-	if s.ctx.Err() != nil {
+	defer s.bark(nil)
+	if s.alive.Err() != nil {
 		return // killed: nothing can be called any more
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, closeTimeout)
+	ctx, cancel := context.WithTimeout(s.alive, closeTimeout)
 	defer cancel()
 	method, err := s.state.Index(ctx, s.object, "close")
 	if err == nil && method != lua.LNil {
+		called := s.runtime.luaCalls(s.policy, "close")
 		_, err = s.state.Call(ctx, 0, method, s.object)
+		called(s, 0, err)
 	}
 	if err != nil {
 		s.runtime.logger().Warn("policy: close failed", "connection", s.info.Peer, "error", luastate.Message(err))
@@ -718,73 +1113,209 @@ func (s *luaSession) hangUp() {
 
 var errWatchdog = errors.New("watchdog: send did not return in time")
 
-// send calls the send method with one message. The caller's context does not end it: what has begun
-// is finished, or cut by Runtime.Close or the watchdog.
-func (s *luaSession) send(m *luaMessage, watchdog time.Duration) (res Result, reusable bool) {
-	if err := context.Cause(s.ctx); err != nil {
-		return unsent(err), false
+// call calls a method of the connection. What has begun is finished, or cut by Runtime.Close or the watchdog:
+// the caller's context does not end it.
+func (s *luaSession) call(name string, arg lua.LValue, messages int, watchdog time.Duration) (got lua.LValue, err error) {
+	called := s.runtime.luaCalls(s.policy, name)
+	if s.dog == nil {
+		s.dog = time.AfterFunc(watchdog, func() { s.bark(errWatchdog) })
+	} else {
+		s.dog.Reset(watchdog)
 	}
-	ctx, cancel := context.WithTimeoutCause(s.ctx, watchdog, errWatchdog)
-	defer cancel()
-	method, err := s.state.Index(ctx, s.object, "send")
-	if err == nil && method == lua.LNil {
-		err = errors.New("the connection object has no method send")
-	}
-	var returned []lua.LValue
-	if err == nil {
-		object := kumo.NewMessage(s.state.L, m)
-		returned, err = s.state.Call(ctx, 1, method, s.object, object)
-		kumo.Expire(object)
-	}
-	var text string
-	if err == nil {
-		text, err = disposition(returned)
-	}
-	if err == nil {
-		return Result{Status: Delivered, Scope: ScopeMessage, Response: Response{Code: 200, Text: safeText(text)}}, true
-	}
-	if rejection, ok := kumo.AsRejection(err); ok {
-		return rejected(rejection), rejection.Code != 421
-	}
-	s.runtime.logger().Error("policy: send failed", "connection", s.info.Peer, "message", m.ID(),
-		"error", luastate.Message(err), "traceback", luastate.Traceback(err))
-	res = Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400,
-		Text: safeText("delivery: error in deliver_message: sender:send method failed: " + luastate.Message(err))}}
-	if ctx.Err() != nil { // cut in the middle: what it did before nobody knows
-		res.MaybeDelivered = true
-		if errors.Is(context.Cause(ctx), errWatchdog) {
-			res.Response.Code, res.Response.Enhanced = 451, EnhancedCode{4, 4, 1}
-			res.Response.Text = fmt.Sprintf("dispatcher watchdog aborted task; send did not return within %s", Duration(watchdog))
+	defer func() {
+		if !s.dog.Stop() {
+			s.doubtful = true
 		}
+		called(s, messages, err)
+	}()
+	method, err := s.state.Index(s.calls, s.object, name)
+	if err == nil && method == lua.LNil {
+		err = errors.New("the connection object has no method " + name)
 	}
-	return res, false
+	if err != nil {
+		return nil, err
+	}
+	returned, err := s.state.Call(s.calls, 1, method, s.object, arg)
+	if err != nil || len(returned) == 0 {
+		return lua.LNil, err
+	}
+	return returned[0], nil
 }
 
-// disposition is the text that a successful send returned.
-func disposition(returned []lua.LValue) (string, error) {
-	got := lua.LNil
-	if len(returned) > 0 {
-		got = returned[0]
+// send sends one message, by the method send.
+func (s *luaSession) send(c *luaCall, watchdog time.Duration) {
+	if err := context.Cause(s.calls); err != nil {
+		s.doubtful, c.res = true, unsent(err)
+		return
 	}
+	object := kumo.NewMessage(s.state.L, &c.message)
+	returned, err := s.call("send", object, 1, watchdog)
+	kumo.Expire(object)
+	var text string
+	if err == nil {
+		text, err = disposition("send", returned)
+	}
+	if err == nil {
+		c.res = delivered(text)
+	} else {
+		c.res = s.failed("send", err, watchdog, c.message.ID())
+	}
+	c.res.Session = &s.info
+}
+
+// sendBatch sends several messages, by the method send_batch.
+func (s *luaSession) sendBatch(calls []*luaCall, watchdog time.Duration) {
+	if err := context.Cause(s.calls); err != nil {
+		s.doubtful = true
+		for _, c := range calls {
+			c.res = unsent(err)
+		}
+		return
+	}
+	list := s.state.L.CreateTable(len(calls), 0)
+	objects := make([]*lua.LUserData, len(calls))
+	for i, c := range calls {
+		objects[i] = kumo.NewMessage(s.state.L, &c.message)
+		list.RawSetInt(i+1, objects[i])
+	}
+	returned, err := s.call("send_batch", list, len(calls), watchdog)
+	for _, object := range objects {
+		kumo.Expire(object)
+	}
+	if err == nil {
+		err = s.settleBatch(calls, returned)
+	}
+	if err != nil {
+		res := s.failed("send_batch", err, watchdog, calls[0].message.ID())
+		for _, c := range calls {
+			c.res = res
+		}
+	}
+	for _, c := range calls {
+		c.res.Session = &s.info
+	}
+}
+
+// failed is the result of a call that raised an error, for each message that it was about.
+func (s *luaSession) failed(method string, err error, watchdog time.Duration, message string) Result {
+	if rejection, ok := kumo.AsRejection(err); ok {
+		s.doubtful = s.doubtful || rejection.Code == 421
+		return rejected(rejection)
+	}
+	res := s.raised(method, err, message)
+	if s.calls.Err() != nil { // cut in the middle: what it did before nobody knows
+		res.MaybeDelivered = true
+		if errors.Is(context.Cause(s.calls), errWatchdog) {
+			res.Response.Code, res.Response.Enhanced = 451, EnhancedCode{4, 4, 1}
+			res.Response.Text = fmt.Sprintf("dispatcher watchdog aborted task; %s did not return within %s", method, Duration(watchdog))
+		}
+	}
+	return res
+}
+
+// raised is the result of an error that is no rejection: it may have left the connection in the middle of
+// something.
+func (s *luaSession) raised(method string, err error, message string) Result {
+	s.doubtful = true
+	s.runtime.logger().Error("policy: "+method+" failed", "connection", s.info.Peer, "message", message,
+		"error", luastate.Message(err), "traceback", luastate.Traceback(err))
+	return Result{Status: Transient, Scope: ScopeMessage, Err: err, Response: Response{Code: 400,
+		Text: safeText("delivery: error in deliver_message: sender:" + method + " method failed: " + luastate.Message(err))}}
+}
+
+// disposition is the text that a call which succeeded returned.
+func disposition(method string, got lua.LValue) (string, error) {
 	switch got.(type) {
 	case lua.LString, lua.LNumber:
 	default:
-		return "", fmt.Errorf("send returned %s: want the disposition as a string", luaKind(got))
+		return "", fmt.Errorf("%s returned %s: want the disposition as a string", method, luaKind(got))
 	}
 	text := got.String()
 	if !utf8.ValidString(text) {
-		return "", errors.New("send returned a string that is not UTF-8")
+		return "", errors.New(method + " returned a string that is not UTF-8")
 	}
 	return text, nil
 }
 
-// rejected is the result of a send that raised kumo.reject.
+// delivered is the result of a disposition: the text of a reply whose code is always 200.
+func delivered(text string) Result {
+	return Result{Status: Delivered, Scope: ScopeMessage, Response: Response{Code: 200, Text: safeText(text)}}
+}
+
+// rejected is the result of a call that raised kumo.reject: that it raised is what makes a code below 400 a
+// failure.
 func rejected(r *kumo.Rejection) Result {
 	res := Result{Status: Permanent, Scope: ScopeMessage, Response: Response{Code: r.Code, Text: safeText(r.Text)}}
 	if r.Code >= 400 && r.Code <= 499 {
 		res.Status = Transient
 	}
 	return res
+}
+
+// settleBatch gives the messages of a batch the results that send_batch returned: one disposition for all, or
+// a list with one for each. An error is that of all; with one in the place of a single message that message
+// comes again, because the others were dealt with.
+func (s *luaSession) settleBatch(calls []*luaCall, returned lua.LValue) error {
+	list, ok := returned.(*lua.LTable)
+	if !ok {
+		text, err := disposition("send_batch", returned)
+		if err != nil {
+			return err
+		}
+		res := delivered(text)
+		for _, c := range calls {
+			c.res = res
+		}
+		return nil
+	}
+	if n := list.Len(); n != len(calls) {
+		return fmt.Errorf("send_batch returned a list of %d dispositions for %d messages", n, len(calls))
+	}
+	for i, c := range calls {
+		res, err := batchDisposition(list.RawGetInt(i + 1))
+		if err != nil {
+			res = s.raised("send_batch", fmt.Errorf("disposition %d: %w", i+1, err), c.message.ID())
+		}
+		s.doubtful = s.doubtful || res.Response.Code == 421
+		c.res = res
+	}
+	return nil
+}
+
+// batchDisposition is the result of one message of a batch: its disposition, or code and message, where unlike
+// in kumo.reject a code of 2yz is success.
+func batchDisposition(v lua.LValue) (Result, error) {
+	reply, ok := v.(*lua.LTable)
+	if !ok {
+		text, err := disposition("send_batch", v)
+		return delivered(text), err
+	}
+	number, ok := reply.RawGetString("code").(lua.LNumber)
+	code := int(number)
+	if !ok || lua.LNumber(code) != number || code < 0 || code > 65535 {
+		return Result{}, fmt.Errorf("want a code from 0 to 65535, got %s", luaValue(reply.RawGetString("code")))
+	}
+	text := ""
+	if message := reply.RawGetString("message"); message != lua.LNil {
+		var err error
+		if text, err = disposition("send_batch", message); err != nil {
+			return Result{}, err
+		}
+	}
+	res := rejected(&kumo.Rejection{Code: code, Text: text})
+	if code >= 200 && code <= 299 {
+		res.Status = Delivered
+	}
+	return res, nil
+}
+
+// luaValue shows a value that is wrong in a text for people.
+func luaValue(v lua.LValue) string {
+	switch v.(type) {
+	case lua.LNumber, lua.LBool:
+		return v.String()
+	}
+	return luaKind(v)
 }
 
 // maxText bounds the text of a result that Lua made.
@@ -808,7 +1339,7 @@ func safeText(s string) string {
 	return s
 }
 
-// luaMessage is a message as Lua sees it. What Lua changes is kept beside it; more of it is in luamessage.go.
+// luaMessage is a message as Lua sees it. What Lua changes is kept beside it.
 type luaMessage struct {
 	attempt *attempt
 	changes *Changes
@@ -890,4 +1421,119 @@ func (m *luaMessage) change() *Changes {
 		m.changes = &Changes{}
 	}
 	return m.changes
+}
+
+// luaAddress is an address as Lua sees it; text is what it was parsed from, if that is at hand.
+func luaAddress(a address.Address, text string) kumo.Address {
+	return kumo.Address{User: a.Local, Domain: a.Domain, Email: a.Text(text)}
+}
+
+// SetSender and its siblings record what Lua changes, as SetMeta does.
+func (m *luaMessage) SetSender(text string) error {
+	a, err := address.ParseSender(text)
+	if err != nil {
+		return err
+	}
+	m.sender, m.change().From = &a, new(a.String())
+	return nil
+}
+
+func (m *luaMessage) SetRecipients(list []string) error {
+	parsed, texts := make([]address.Address, len(list)), make([]string, len(list))
+	for i, text := range list {
+		a, err := address.Parse(text)
+		if err != nil {
+			return err
+		}
+		parsed[i], texts[i] = a, a.String()
+	}
+	m.rcpts, m.change().Recipients = parsed, texts
+	return nil
+}
+
+func (m *luaMessage) CountAttempt() { m.change().Attempts++ }
+
+func (m *luaMessage) SetDue(t time.Time) { m.change().Due = &t }
+
+// DelayBy is for throttles that put a message off.
+func (m *luaMessage) DelayBy(d time.Duration) error {
+	m.SetDue(time.Now().Add(d))
+	return nil
+}
+
+func (m *luaMessage) SetSchedule(s *kumo.Schedule) {
+	if s == nil {
+		s = &kumo.Schedule{}
+	}
+	m.change().Schedule = (*Schedule)(s)
+}
+
+// body is the content as Lua left it.
+func (m *luaMessage) body() Body {
+	if m.changes != nil && m.changes.Body != nil {
+		return m.changes.Body
+	}
+	return m.attempt.msg.Body
+}
+
+// Header reads no more of the content than it must.
+func (m *luaMessage) Header() ([]byte, error) {
+	body := m.body()
+	if b, ok := body.(Bytes); ok {
+		n, ended := headers.Length(b[:min(len(b), headers.MaxBlock)])
+		if !ended && len(b) > n {
+			return nil, headers.ErrTooLong
+		}
+		return b[:n:n], nil
+	}
+	r, err := open(body)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return headers.Read(r)
+}
+
+// ReplaceHeader leaves the rest of the content where it is, unless it is in memory: there the host may use
+// its bytes again once it has the outcome.
+func (m *luaMessage) ReplaceHeader(length int, block []byte) {
+	body := m.body()
+	if b, ok := body.(Bytes); ok {
+		m.change().Body = Bytes(append(block[:len(block):len(block)], b[length:]...))
+		return
+	}
+	if e, ok := body.(*editedBody); ok && length == len(e.header) {
+		m.change().Body = &editedBody{block, e.body, e.skip}
+		return
+	}
+	m.change().Body = &editedBody{block, body, int64(length)}
+}
+
+// editedBody is a body with another header in the place of its first bytes.
+type editedBody struct {
+	header []byte
+	body   Body
+	skip   int64
+}
+
+func (e *editedBody) Size() int64 { return int64(len(e.header)) + e.body.Size() - e.skip }
+
+func (e *editedBody) Open() (io.ReadCloser, error) {
+	r, err := open(e.body)
+	if err != nil {
+		return nil, err
+	}
+	if s, ok := r.(io.Seeker); ok {
+		_, err = s.Seek(e.skip, io.SeekStart)
+	} else {
+		_, err = io.CopyN(io.Discard, r, e.skip)
+	}
+	if err != nil {
+		r.Close()
+		return nil, fmt.Errorf("the message's own body: %w", err)
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(e.header), r), r}, nil
 }

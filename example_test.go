@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -436,6 +437,183 @@ func ExampleLuaModule() {
 	config, err := module.QueueConfig(ctx, delivery.QueueName{Domain: "example.com"})
 	fmt.Println(config.EgressPool, err)
 	// Output: example.com <nil>
+}
+
+// Messages that are delivered at the same time go to send_batch together. It may say for each of them what
+// became of it.
+func ExampleCustomLua_batch() {
+	ctx := context.Background()
+	rt := delivery.Runtime{Logger: slog.New(slog.DiscardHandler)}
+	defer rt.Close(ctx)
+	policy, err := rt.ParsePolicy(ctx, "policy.lua", []byte(`
+		kumo.on('make.batch', function(domain, tenant, campaign)
+			return { send_batch = function(self, messages)
+				local results = {}
+				for i, message in ipairs(messages) do
+					if message:id() == '2' then
+						results[i] = { code = 550, message = 'not this one' }
+					else
+						results[i] = 'one of ' .. #messages
+					end
+				end
+				return results
+			end }
+		end)`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	rt.SetPolicy(policy)
+	protocol, err := rt.Protocol(delivery.QueueConfig{Protocol: delivery.ProtocolConfig{CustomLua: &delivery.CustomLua{
+		Constructor: "make.batch", BatchSize: 100, MinBatchSize: 3, MaxBatchLatency: delivery.Duration(time.Minute)}}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer protocol.Close(ctx)
+	var calls sync.WaitGroup
+	results := make([]delivery.Result, 3)
+	for i := range results {
+		calls.Go(func() {
+			msg := message()
+			msg.ID = fmt.Sprint(i + 1)
+			results[i] = protocol.Deliver(ctx, msg).Results[0]
+		})
+	}
+	calls.Wait()
+	for _, r := range results {
+		fmt.Println(r.Status, r.Response)
+	}
+	// Output:
+	// delivered 200 one of 3
+	// permanent 550 not this one
+	// delivered 200 one of 3
+}
+
+// topics is a host's client of a message queue.
+type topics struct {
+	mu   sync.Mutex
+	sent map[string]int
+}
+
+// Loader is its module for Lua: topics.publish(topic, text) returns how many messages the topic has.
+func (q *topics) Loader(L *lua.LState) int {
+	L.Push(L.SetFuncs(L.NewTable(), map[string]lua.LGFunction{
+		"publish": func(L *lua.LState) int {
+			topic, text := L.CheckString(1), L.CheckString(2)
+			if err := L.Context().Err(); err != nil || text == "" { // a real client waits with L.Context()
+				L.RaiseError("not published: %v", err)
+			}
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.sent[topic]++
+			L.Push(lua.LNumber(q.sent[topic]))
+			return 1
+		},
+	}))
+	return 1
+}
+
+// A queue client of the host's, as a module that its policies require.
+func ExampleRuntime_luaModules() {
+	ctx := context.Background()
+	queue := &topics{sent: map[string]int{}}
+	rt := delivery.Runtime{LuaModules: map[string]lua.LGFunction{"topics": queue.Loader}}
+	defer rt.Close(ctx)
+	policy, err := rt.ParsePolicy(ctx, "policy.lua", []byte(`
+		local topics = require 'topics'
+		kumo.on('make.queue', function(domain)
+			return { send = function(self, message)
+				return 'offset ' .. topics.publish(domain, message:get_data())
+			end }
+		end)`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	rt.SetPolicy(policy)
+	protocol, err := rt.Protocol(delivery.QueueConfig{Protocol: delivery.ProtocolConfig{
+		CustomLua: &delivery.CustomLua{Constructor: "make.queue"}}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer protocol.Close(ctx)
+	for range 2 {
+		fmt.Println(protocol.Deliver(ctx, message()).Results[0].Response)
+	}
+	fmt.Println(queue.sent)
+	// Output:
+	// 200 offset 1
+	// 200 offset 2
+	// map[example.com:2]
+}
+
+func ExamplePolicy_Call() {
+	ctx := context.Background()
+	var rt delivery.Runtime
+	defer rt.Close(ctx)
+	policy, err := rt.ParsePolicy(ctx, "policy.lua", []byte(`
+		kumo.on('my.backup_hosts', function(domain, options)
+			return { 'mx1.' .. domain, 'mx2.' .. domain, ttl = nil }, options.ttl * 2
+		end)`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	results, err := policy.Call(ctx, "my.backup_hosts", "example.com", map[string]any{"ttl": 30})
+	fmt.Println(results, err)
+	results, err = policy.Call(ctx, "my.other_event")
+	fmt.Println(results == nil, err)
+	// Output:
+	// [[mx1.example.com mx2.example.com] 60] <nil>
+	// true <nil>
+}
+
+func ExampleEventMessage() {
+	ctx := context.Background()
+	var rt delivery.Runtime
+	defer rt.Close(ctx)
+	policy, err := rt.ParsePolicy(ctx, "policy.lua", []byte(`
+		kumo.on('requeue_message', function(message, response)
+			message:set_meta('last_response', response)
+		end)`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	m := &delivery.EventMessage{Message: message()}
+	_, err = policy.Call(ctx, "requeue_message", m, "450 later")
+	fmt.Println(m.Changes.Meta, err)
+	// Output: map[last_response:450 later] <nil>
+}
+
+func ExampleLuaRejection() {
+	ctx := context.Background()
+	var rt delivery.Runtime
+	defer rt.Close(ctx)
+	policy, err := rt.ParsePolicy(ctx, "policy.lua", []byte(`
+		kumo.on('requeue_message', function() kumo.reject(550, 'tried for long enough') end)`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = policy.Call(ctx, "requeue_message")
+	if r, ok := errors.AsType[*delivery.LuaRejection](err); ok {
+		fmt.Println(r.Code, r.Text)
+	}
+	// Output: 550 tried for long enough
+}
+
+func ExampleLuaCall() {
+	ctx := context.Background()
+	rt, protocol := deliverByLua("kumo.reject(450, 'later')")
+	defer rt.Close(ctx)
+	rt.Trace = &delivery.Trace{LuaCalled: func(c delivery.LuaCall) { fmt.Println(c.Name, c.Messages, c.Err) }}
+	protocol.Deliver(ctx, message())
+	// Output:
+	// make.connection 0 <nil>
+	// send 1 450 later
 }
 
 // fixed is the Egress of a host without Lua.

@@ -38,7 +38,7 @@
 //     to speak to a site is its [EgressPath]: limits, timeouts, TLS, ports. Connections are kept for
 //     the next message and are only ever used again by what would have opened them.
 //   - [Maildir]: a templated path for each recipient, synced to the disk before it is reported.
-//   - [CustomLua]: a constructor event of the policy makes an object whose send delivers.
+//   - [CustomLua]: a constructor event of the policy makes an object whose send, or send_batch, delivers.
 //
 // # Where a call goes, and how long it waits
 //
@@ -67,6 +67,25 @@
 // begins with 4 messages, grows while they are taken, falls to one when one is not, and a peer that does
 // not bear it is remembered and served one by one. Content above 128 KiB waits until recipients were
 // accepted.
+//
+// # What simultaneous calls of custom Lua share
+//
+// A connection is an object that the constructor made, in a Lua state of its own, which carries one call of send or
+// send_batch at a time. It serves the policy, constructor, domain, tenant and campaign that it was made for, and
+// nobody else; connection_limit spans all of a ready name, and an idle connection makes room for one that is needed.
+// After an error, or kumo.reject(421, …), its close is called and the next message gets a new one; so it is when it was
+// idle for idle_timeout, has carried max_deliveries_per_connection messages, or its policy was replaced.
+//
+// With a batch_size, messages that come at the same time go together. The first to come leads: it waits for
+// min_batch_size of them, though no longer than max_batch_latency (and idle_timeout), then for a connection, and then
+// takes all that have come meanwhile, up to batch_size. So batches grow where connections are busy; with more
+// connections they are smaller. A call whose context ends while it waits leaves the others alone; one whose batch has
+// begun waits for the result. A rate counts a batch once. What send_batch returns or raises is the result of every
+// message in it, but that it may return a list with one result for each: the disposition, or {code=, message=}, where
+// a code of 2yz is success.
+//
+// [Runtime].LuaModules are modules of the host's own, [Policy.Call] asks the policy what the library does not, and
+// [Trace].LuaCalled tells of each call.
 //
 // # Where mail goes, and who may read it
 //
@@ -167,6 +186,10 @@
 //	a slow peer, a fast peer         sessions by queue length one more session as long as that is sooner than standing in line
 //	kumo                             only by require          also a global: the manual's examples use it so
 //	"campaign:@domain"               tenant is ""             tenant is nil, as without a campaign
+//	send_batch                       one result for all       or a list with one for each: else one bad record repeats all others
+//	min_batch_size over batch_size   waits, each time         a config error: no batch could ever have as many
+//	a batch over max_deliveries      goes all the same        is split: the limit counts messages
+//	spare Lua states                 8192                     128, unless set_max_spare_lua_contexts says more: one takes a tenth of a millisecond
 //	Lua connection after an error    cannot connect again     is made anew: the next message did nothing wrong
 package delivery
 
@@ -204,6 +227,7 @@ import (
 	"github.com/mtadelivery/delivery/internal/sessions"
 	"github.com/mtadelivery/delivery/internal/smtpclient"
 	"github.com/mtadelivery/delivery/internal/tlspolicy"
+	lua "github.com/yuin/gopher-lua"
 )
 
 // A Protocol delivers messages in the way that one queue config says. Get one from
@@ -528,6 +552,22 @@ type Changes struct {
 	// Schedule says when further attempts may be made; nil: unchanged. The zero Schedule is at any time.
 	Schedule *Schedule
 }
+
+// Schedule says when attempts may be made to deliver a message: from FirstAttempt on, up to Expires, and
+// on Days between Start and End. The zero value is at any time.
+type Schedule struct {
+	// FirstAttempt and Expires are unbounded where they are the zero time.
+	FirstAttempt, Expires time.Time
+	// Days are the days of the week; none: every hour of every day, and the fields below mean nothing.
+	Days []time.Weekday
+	// Zone is where Days, Start and End are read on the clock.
+	Zone *time.Location
+	// Start and End are the times of day since midnight, Start before End.
+	Start, End time.Duration
+}
+
+// Next is the first time that the schedule allows, not before t. It does not look at Expires.
+func (s *Schedule) Next(t time.Time) time.Time { return (*kumo.Schedule)(s).Next(t) }
 
 // Status is what became of one recipient.
 type Status int
@@ -1095,6 +1135,13 @@ type Runtime struct {
 	// message had a part in reaches them; nil: none. With any, the transport uses no proxy of the environment, as that
 	// would connect for it. It means nothing where the host lends HTTP.
 	HTTPProhibitedHosts []netip.Prefix
+	// LuaModules are the host's own modules for its policies, by the name that require takes. The function is
+	// called when a state requires it for the first time, and returns the module, as after
+	// [lua.LState.PreloadModule]: a table of functions, say, some of which make userdata of the host's. They
+	// run in many states at once, so what they share must be safe for that; what waits must obey L.Context().
+	// A panic in one fails the call of Lua that it happened in, and that state is not used again. A file of the
+	// same name beside the policy is not found; a name that require knows already is an error of LoadPolicy.
+	LuaModules map[string]lua.LGFunction
 	// Stdout is where print in a policy writes, from several goroutines at once; nil: os.Stdout.
 	Stdout io.Writer
 
@@ -1229,6 +1276,8 @@ type Trace struct {
 	Reply func(s *Session, reply Response, took time.Duration)
 	// Transaction is called when a transaction has ended.
 	Transaction func(s *Session, t TransactionTrace)
+	// LuaCalled is called after each call of a policy: of an event that it handles, or of a method of a connection.
+	LuaCalled func(c LuaCall)
 	// Closed is called when a session has ended. Why is "idle" (nobody needed it for idle_timeout), "worn" (it
 	// has served max_deliveries_per_connection), "drained" (its config changed, its protocol was closed, or it
 	// broke), "crowded" (it made room for another), "closing" (of the runtime) or "cut".
@@ -1299,7 +1348,8 @@ type ReadyStats struct {
 	Name string
 	// Busy sessions carry a message, Idle ones wait for one, Opening ones are being opened.
 	Busy, Idle, Opening int
-	// InFlight is the number of calls that share the busy sessions, Waiting that of calls that wait for one.
+	// InFlight is the number of calls that share the busy sessions, where a batch counts as one; Waiting is that
+	// of calls that wait for one, or for others to go in a batch with.
 	InFlight, Waiting int
 	// Limit is connection_limit as of the last call; 0 where there is neither session nor call.
 	Limit int
@@ -1394,7 +1444,7 @@ func (r *Runtime) newEngine(c QueueConfig) (engine, error) {
 		e, err := newMaildirEngine(p.Maildir, &r.ready().drop)
 		return boundEngine{e, r}, err
 	case p.CustomLua != nil:
-		return boundEngine{newLuaEngine(r, p.CustomLua, c.EgressPool), r}, nil
+		return newLuaEngine(r, p.CustomLua, c.EgressPool), nil
 	default:
 		return newSMTPEngine(r, p.SMTP, c.EgressPool)
 	}
@@ -1448,10 +1498,14 @@ func (r *Runtime) Protocol(c QueueConfig) (Protocol, error) {
 func (r *Runtime) SetPolicy(p *Policy) {
 	s := r.ready()
 	s.mu.Lock()
+	old := s.policy
 	s.policy = p
 	s.mu.Unlock()
 	s.egress.Forget()
 	s.lua.Drain(nil)
+	if old != nil && old != p {
+		old.states.Empty() // it can make others, if the host asks it for more
+	}
 }
 
 func (r *Runtime) currentPolicy() *Policy {
@@ -1481,6 +1535,7 @@ func (r *Runtime) Stats() Stats {
 		n, c := at(name.String()), name.Counts()
 		n.Delivered, n.Transient, n.Permanent, n.Unsent = c.Delivered, c.Transient, c.Permanent, c.Unsent
 		n.Opened, n.Reused, n.Broken, n.Failed, n.Throttled = c.Opened, c.Reused, c.Broken, c.Failed, c.Throttled
+		n.Waiting += int(name.Gathered.Load())
 	}
 	stats := Stats{Opened: s.smtp.Totals().Opened + s.lua.Totals().Opened}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
@@ -1704,6 +1759,9 @@ func (h *handle) Close(ctx context.Context) error {
 	if !last {
 		return nil
 	}
+	if e, ok := live.engine.(interface{ hurry() }); ok {
+		e.hurry()
+	}
 	drained := make(chan struct{})
 	go func() {
 		live.calls.Wait()
@@ -1727,6 +1785,7 @@ type attempt struct {
 	results []Result    // one for each of msg.Recipients
 	changes *Changes
 	err     error
+	policy  *Policy // whose constructors it uses
 
 	// full are the sources of the pool that turned out to have no room for it, and noRoom is its result of
 	// the last of them.

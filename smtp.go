@@ -774,7 +774,7 @@ func (r *Runtime) eligible(w *way, only, last bool) bool {
 	if _, suspended := r.state.health.Suspended(w.source.config.Name); suspended {
 		return false
 	}
-	if !last && r.state.smtp.Waiting(w.ready)+r.state.lua.Waiting(w.ready) >= w.path.config.MaxReady {
+	if !last && r.state.smtp.Waiting(w.ready)+r.state.lua.Waiting(w.ready)+int(w.name.Gathered.Load()) >= w.path.config.MaxReady {
 		return false
 	}
 	switch {

@@ -60,6 +60,9 @@ type Options struct {
 
 	// DNS answers kumo.dns; nil: its lookups raise that there is no resolver.
 	DNS DNS
+	// Settings are the functions kumo.NAME(n) that set something of the host's, a whole number from zero on;
+	// the others that are named like them are setup calls. One may be called in many states at once.
+	Settings map[string]func(L *lua.LState, n int) error
 
 	mu      sync.Mutex
 	ignored map[string]bool
@@ -164,6 +167,9 @@ func (m *module) lookUp(L *lua.LState, path, name string) lua.LValue {
 	full := path + "." + name
 	if fn := m.late(full); fn != nil {
 		return L.NewFunction(fn)
+	}
+	if set := m.setting(path, name); set != nil {
+		return L.NewFunction(set)
 	}
 	switch {
 	case isSetup(path, name):

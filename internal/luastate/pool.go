@@ -90,6 +90,16 @@ func (p *Pool) Put(s *State) {
 // Drop closes a state that came from Get: after an error nobody knows what it left behind.
 func (p *Pool) Drop(s *State) { s.Close() }
 
+// Empty closes the spare states. The pool goes on.
+func (p *Pool) Empty() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.spare {
+		s.Close()
+	}
+	p.spare = nil
+}
+
 // Close closes the spare states. One that is out is closed when it is put back.
 func (p *Pool) Close() {
 	p.mu.Lock()

@@ -90,6 +90,8 @@ type Name struct {
 	Delivered, Transient, Permanent, Unsent atomic.Uint64
 	Opened, Reused, Broken, Failed          atomic.Uint64
 	Throttled                               atomic.Uint64
+	// Gathered is how many calls wait at this moment for others to go with.
+	Gathered atomic.Int64
 
 	mu       sync.Mutex
 	failures int     // in a row
@@ -118,7 +120,7 @@ func (n *Name) Counts() Counts {
 func (n *Name) unused(now time.Time) bool {
 	c := n.Counts()
 	sum := c.Delivered + c.Transient + c.Permanent + c.Unsent + c.Opened + c.Reused + c.Broken + c.Failed + c.Throttled
-	if n.since.IsZero() || sum != n.seen {
+	if n.since.IsZero() || sum != n.seen || n.Gathered.Load() > 0 {
 		n.seen, n.since = sum, now
 		return false
 	}

@@ -54,6 +54,23 @@ func (l *Lease[S]) Opened(key string, session S) {
 	}
 }
 
+// More counts up to n further calls that the session serves together with that of the lease, and returns how
+// many these are: as many as MaxUses has left. Without a session there are none.
+func (l *Lease[S]) More(n int) int {
+	p, s := l.pool, l.slot
+	if s == nil || !s.opened {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.maxUses > 0 {
+		n = min(n, s.maxUses-s.uses)
+	}
+	n = max(n, 0)
+	s.uses += n
+	return n
+}
+
 // Release gives the session back for reuse. While it is lent to others it goes on to serve them, and the
 // call that waits longest, if there is room. Else it goes to that call if it can use the session, or
 // becomes idle, or makes room. It is retired with the end of its last lease if it has served MaxUses
