@@ -79,6 +79,58 @@ func (c *CustomLua) Validate() error {
 // calls, unless the policy says otherwise with kumo.set_max_spare_lua_contexts, set_max_lua_context_age
 // and set_max_lua_context_use_count where it is loaded; a connection keeps its state for as long as it
 // lives. A state that an error leaves in doubt is given up.
+//
+// # What a policy can call
+//
+// A policy finds Lua 5.1 with the library of Lua 5.4, and the modules of KumoMTA that concern a delivery, each as kumo.x and
+// by require 'kumo.x'. Names, arguments, results and errors are KumoMTA's. What is not here raises an error that says so when
+// it is called; a name that KumoMTA does not have either is nil. Calls that set up other parts of an MTA (start_*, define_*,
+// configure_*, set_*, spawn_*, and kumo.aaa, api, tsa, xfer) are accepted, ignored, and named once in the log.
+//
+//	kumo             on reject disconnect log_debug log_info log_warn log_error sleep traceback version
+//	                 available_parallelism make_queue_config make_egress_path make_egress_source make_egress_pool
+//	                 invoke_get_queue_config invoke_get_egress_path_config invoke_get_egress_source invoke_get_egress_pool
+//	                 get_event_registrars validation_failed bump_config_epoch memoize make_throttle glob uncached_glob
+//	                 read_dir, and json_* and toml_* as in kumo.serde
+//	kumo.http        build_client build_url; of a client get post put close; of a request header headers timeout
+//	                 basic_auth bearer_auth body form_url_encoded send; all of a response
+//	kumo.dns         lookup_mx lookup_addr lookup_txt lookup_ptr rbl_lookup ptr_host reverse_ip: by the runtime's Resolver,
+//	                 whatever resolver a policy defines
+//	kumo.serde       json_load json_parse json_encode json_encode_pretty toml_load toml_parse toml_encode
+//	                 toml_encode_pretty toml_encode_pretty_compact yaml_load yaml_parse yaml_encode
+//	kumo.time        now sleep start_timer from_unix_timestamp with_ymd_hms parse_rfc3339 parse_rfc2822 parse_duration
+//	kumo.fs          open (for reading) read_dir glob uncached_glob metadata_for_path symlink_metadata_for_path
+//	kumo.secrets     load: from files, key_data and events
+//	kumo.shaping     load: files and URLs, as far as they speak of egress paths; automation is left aside
+//	message:         id sender recipient recipient_list set_sender set_recipient get_meta set_meta queue_name get_data set_data
+//	                 num_attempts increment_num_attempts get_first_named_header_value get_all_named_header_values
+//	                 get_all_headers get_address_header from_header to_header prepend_header append_header
+//	                 remove_all_named_headers remove_x_headers import_x_headers import_headers import_scheduling_header
+//	                 set_scheduling set_due; save shrink shrink_data set_force_sync do nothing: there is no spool
+//
+//	not here                                           why
+//	make_message inject_message generate_rfc3464_*     there is no queue that they could be put into
+//	connect_websocket form_multipart_data aws_sign_v4  not yet
+//	message: parse_mime append_text_* dkim_* arc_*     content is changed, signed and judged before it is queued
+//	  check_fix_conformance add_authentication_results
+//	  parse_rfc3464 parse_rfc5965
+//	kumo.dkim spf dmarc mimepart file_type crypto      the same
+//	kumo.amqp kafka nats, redis, sqlite                the host has a client, and lends it: see [Runtime].LuaModules
+//	kumo.mpsc jsonl counter_series                     what an MTA keeps about itself
+//	kumo.encode digest string regex uuid               not yet
+//	kumo.domain_map cidr regex_set_map                 not yet
+//
+// What a script changes in a message (set_meta, set_data, headers, the envelope, the schedule) comes back in
+// [Outcome].Changes: this attempt was made with the message as it was.
+//
+// kumo.memoize has one cache for each name, for all states of a policy: keyed by the arguments, one call at a time for a key,
+// 256 MiB for all caches together; what crosses is copied. kumo.make_throttle counts in this process.
+//
+// Lua 5.1 cannot read the operators // & | ~ << >> on integers, <const>, <close>, \x41 and \u{263A} in strings, and numbers that a
+// float64 does not hold: a policy with such is refused when it is loaded, with file, line and what to write instead. Every number is a
+// float64. Functions of the library that can take long or make much are bounded: they look at the call's context while they work, and
+// make no text longer than 16 MiB. The memory that a script takes by tables and by the operator .. is not bounded yet, and its running
+// time only by that of the whole call: a minute for an event, dispatcher_progress_watchdog_timeout for send.
 type Policy struct {
 	runtime *Runtime
 	name    string

@@ -325,6 +325,13 @@ func ExamplePlannedPath_Dir() {
 	// Output: delivered 1 <nil>
 }
 
+func ExampleSchedule() {
+	office := delivery.Schedule{Days: []time.Weekday{time.Monday, time.Friday}, Zone: time.UTC, Start: 9 * time.Hour, End: 17 * time.Hour}
+	saturday := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	fmt.Println(office.Next(saturday).Format(time.RFC1123))
+	// Output: Mon, 23 Nov 2026 09:00:00 UTC
+}
+
 func ExampleQueueConfig() {
 	config, err := delivery.ParseQueueConfig([]byte(`{"protocol": {"smtp": {"mx_list": ["smart.host.local:2025"]}}, "retry_interval": "1m"}`))
 	fmt.Println(config.Protocol.SMTP.MXList[0].Name, config.RetryInterval, config.MaxAge, err)
