@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 var luaSends = flag.Int("lua.sends", 20_000, "TestLuaIsFlat sends so many messages (the figures of the README: 1000000)")
@@ -75,7 +76,11 @@ func TestLuaIsFlat(t *testing.T) {
 	if err := rt.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	for runtime.NumGoroutine() > goroutines { // one that has done its work may not have ended yet
-		runtime.Gosched()
+	for range 1000 { // one that has done its work may not have ended yet
+		if runtime.NumGoroutine() <= goroutines {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
+	t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 }
