@@ -160,7 +160,8 @@ func isLiteral(c byte) bool {
 }
 
 // lineLength is where lines are folded if they can be: RFC 5322 section 2.1.1, with some room. A word
-// longer than hardLength is broken all the same, because no line may have more than 998 octets.
+// longer than hardLength is broken all the same, because no line may have more than 998 octets. One that
+// would be because the name before it is so long begins on a line of its own.
 const (
 	lineLength = 75
 	hardLength = 900
@@ -170,7 +171,7 @@ const (
 func fold(words []string, used int, eol string) string {
 	var b strings.Builder
 	for i, word := range words {
-		if i > 0 {
+		if behindLongName := i == 0 && used+len(word) > hardLength && len(word) < hardLength; i > 0 || behindLongName {
 			if used+1+len(word) > lineLength {
 				b.WriteString(eol)
 				used = 0
