@@ -83,7 +83,8 @@ func (p *addressParser) list() error {
 // cut takes an element off the text, and the separator after it; 0 at the end of the text. A separator in
 // quotes, in a comment, in angle brackets or in a domain literal is none.
 func (p *addressParser) cut() (element string, separator byte) {
-	comments, closing := 0, byte(0) // the comments that we are in, or what ends what else we are in
+	comments, closing := 0, byte(0) // the comments that we are in, or what ends the quotes or literal
+	angle := false
 	for i := 0; i < len(p.text); i++ {
 		c := p.text[i]
 		switch {
@@ -99,15 +100,13 @@ func (p *addressParser) cut() (element string, separator byte) {
 			if c == ')' {
 				comments--
 			}
-		case c == closing:
-			closing = 0
-		case c == '"' && closing == 0:
+		case c == '"':
 			closing = '"'
-		case c == '[' && closing == 0:
+		case c == '[':
 			closing = ']'
-		case c == '<' && closing == 0:
-			closing = '>'
-		case closing == 0 && (c == ',' || c == ';' || c == ':'):
+		case c == '<', c == '>':
+			angle = c == '<'
+		case !angle && (c == ',' || c == ';' || c == ':'):
 			element, p.text = p.text[:i], p.text[i+1:]
 			return element, c
 		}
