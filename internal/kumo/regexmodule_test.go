@@ -49,7 +49,7 @@ local cap = movie:captures "Not my favorite movie: 'Citizen Kane' (1941)."`, []e
 		{`re 'a':find()`, "", "bad argument #2 to find (string expected, got nil)"},
 		{`re 'a':replace_all(('a'):rep(1e5), ('b'):rep(1000))`, "", "regex:replace_all: the result is longer than 16777216 bytes"},
 		{`re '':find_all(('a'):rep(6e5))`, "", "regex:find_all: there are more than 524288 parts"},
-		{`re '(?=a)(a+)+$':is_match(('a'):rep(40) .. 'b')`, "", `regex:is_match: "(?=a)(a+)+$": the expression tries too many ways`},
+		{`re '(?:a|b)*(?!c)$':is_match(('ab'):rep(6e5))`, "", `regex:is_match: "(?:a|b)*(?!c)$": the expression tries too many ways`},
 		{`kumo.json_encode {re 'a+'}`, `["a+"]`, ""},
 		{`kumo.memoize(function() return re 'a+' end, {name = 'x', ttl = 5, capacity = 1})():find 'baa'`, "aa", ""},
 	})

@@ -206,11 +206,10 @@ func TestEscape(t *testing.T) {
 type weary struct {
 	context.Context
 	looks int
-	done  chan struct{}
 }
 
 func newWeary(looks int) *weary {
-	return &weary{context.Background(), looks, make(chan struct{})}
+	return &weary{context.Background(), looks}
 }
 
 func (w *weary) Err() error {
@@ -348,8 +347,8 @@ func FuzzAlike(f *testing.F) {
 
 // loopsOnNothing is whether something is repeated that may be empty: what its groups have then is a matter of taste.
 func loopsOnNothing(n *node) bool {
-	if low, _ := n.width(); n.op == opRepeat && n.subs[0].op != opSet {
-		if low, _ = n.subs[0].width(); low == 0 {
+	if n.op == opRepeat {
+		if low, _ := n.subs[0].width(); low == 0 {
 			return true
 		}
 	}
