@@ -102,6 +102,15 @@ func (c *CustomLua) Validate() error {
 //	kumo.fs          open (for reading) read_dir glob uncached_glob metadata_for_path symlink_metadata_for_path
 //	kumo.secrets     load: from files, key_data and events
 //	kumo.shaping     load: files and URLs, as far as they speak of egress paths; automation is left aside
+//	kumo.encode      base64 base64url base32 base32hex, each also _nopad, and hex: X_encode X_decode; charset_encode charset_decode
+//	kumo.digest      sha1 sha224 sha256 sha384 sha512 sha512_256 sha3_256 sha3_384 sha3_512 crc32 hmac_sha1 hmac_sha224
+//	                 hmac_sha256 hmac_sha384 hmac_sha512
+//	kumo.string      replace replacen split splitn rsplit rsplitn split_whitespace split_ascii_whitespace trim trim_start
+//	                 trim_end starts_with ends_with psl_domain psl_suffix psl_domain_is_known
+//	                 psl_suffix_is_known eval_template wrap normalize_smtp_response
+//	kumo.regex       compile (with look-around) escape
+//	kumo.uuid        new_v1 new_v4 new_v6 new_v7 parse
+//	maps             kumo.domain_map.new kumo.cidr.make_map kumo.regex_set_map.new
 //	message:         id sender recipient recipient_list set_sender set_recipient get_meta set_meta queue_name get_data set_data
 //	                 num_attempts increment_num_attempts get_first_named_header_value get_all_named_header_values
 //	                 get_all_headers get_address_header from_header to_header prepend_header append_header
@@ -117,8 +126,6 @@ func (c *CustomLua) Validate() error {
 //	kumo.dkim spf dmarc mimepart file_type crypto      the same
 //	kumo.amqp kafka nats, redis, sqlite                the host has a client, and lends it: see [Runtime].LuaModules
 //	kumo.mpsc jsonl counter_series                     what an MTA keeps about itself
-//	kumo.encode digest string regex uuid               not yet
-//	kumo.domain_map cidr regex_set_map                 not yet
 //
 // What a script changes in a message (set_meta, set_data, headers, the envelope, the schedule) comes back in
 // [Outcome].Changes: this attempt was made with the message as it was.

@@ -175,8 +175,8 @@ func (tr *translator) forNode(n *forNode) {
 }
 
 // run executes the template.
-func (t *Template) run(vars map[string]any) (pieces []Piece, err error) {
-	r := &run{template: t, vars: vars, pieces: make([]Piece, 0, t.statements)}
+func (t *Template) run(vars map[string]any, print Print) (pieces []Piece, err error) {
+	r := &run{template: t, vars: vars, print: print, pieces: make([]Piece, 0, t.statements)}
 	if t.slots > 0 {
 		r.slots = make([]value, t.slots)
 	}

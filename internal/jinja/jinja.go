@@ -148,8 +148,12 @@ func (t *Template) Prefix() string { return t.prefix }
 // the map is undefined. The map and what it holds are only read. The output is
 // at most 64 KiB, and the work is bounded. Every error is a [*RuntimeError].
 func (t *Template) Execute(vars map[string]any) ([]Piece, error) {
+	return t.execute(vars, nil)
+}
+
+func (t *Template) execute(vars map[string]any, print Print) ([]Piece, error) {
 	if t.literal != nil {
 		return slices.Clone(t.literal), nil
 	}
-	return t.run(vars)
+	return t.run(vars, print)
 }

@@ -18,6 +18,7 @@ type run struct {
 	pieces   []Piece
 	output   int
 	work     int
+	print    Print // nil: as Execute does
 	// err is what stopped the execution; pongo2 would keep only its text.
 	err error
 }
@@ -42,8 +43,8 @@ func (r *run) spend(at position, n int) error {
 	return nil
 }
 
-// print adds a piece to the output.
-func (r *run) print(p Piece) error {
+// add adds a piece to the output.
+func (r *run) add(p Piece) error {
 	r.output += len(p.Text)
 	if r.output > maxOutput {
 		return r.fail(position{p.Line, p.Column}, "the output is longer than %d bytes", maxOutput)
@@ -78,13 +79,16 @@ func (n *textNode) do(r *run) error {
 	if err := r.spend(n.at, 1); err != nil {
 		return err
 	}
-	return r.print(Piece{Text: n.text, Line: n.at.line, Column: n.at.column})
+	return r.add(Piece{Text: n.text, Line: n.at.line, Column: n.at.column})
 }
 
 func (n *outputNode) do(r *run) error {
 	v, err := r.evaluate(&n.whole)
 	if err != nil {
 		return err
+	}
+	if r.print != nil {
+		return n.printWith(r, v)
 	}
 	p := Piece{Names: n.names, Line: n.at.line, Column: n.at.column}
 	switch {
@@ -98,7 +102,7 @@ func (n *outputNode) do(r *run) error {
 		}
 		p.Text = text
 	}
-	return r.print(p)
+	return r.add(p)
 }
 
 func (n *setNode) do(r *run) error {

@@ -66,6 +66,9 @@ func (b *icebox) freeze(v lua.LValue) (frozen, error) {
 	case *lua.LTable:
 		return b.table(v)
 	case *lua.LUserData:
+		if c, ok := v.Value.(*luaMap); ok {
+			return c.freezeIn(b)
+		}
 		if t := freezeValue(v.Value); t != nil {
 			b.size += 1024
 			return t, nil

@@ -79,6 +79,8 @@ type Options struct {
 	globs     globs
 	openFiles atomic.Int64
 	invalid   atomic.Bool
+
+	expressions expressions
 }
 
 // compatible is the upstream release whose behaviour the module follows, as kumo.version says.
@@ -91,6 +93,7 @@ type module struct {
 	depth    int // events that are being handled, one inside the other
 	root     *lua.LTable
 	types    map[string]*lua.LTable // metatables by type name, made when first used
+	inTree   bool                   // a map is being made a tree
 }
 
 const registryKey = "kumo.module"

@@ -1,6 +1,10 @@
 package kumo
 
-import lua "github.com/yuin/gopher-lua"
+import (
+	"strings"
+
+	lua "github.com/yuin/gopher-lua"
+)
 
 // late is a function by its full name that is made when a policy first asks for it: most policies use few of
 // them, and every state would pay for all.
@@ -52,6 +56,11 @@ func (m *module) late(name string) lua.LGFunction {
 		return m.makeThrottle
 	case "kumo.bump_config_epoch":
 		return m.bumpEpoch
+	}
+	if path, ok := strings.CutPrefix(name, "kumo."); ok {
+		if module, function, ok := strings.Cut(path, "."); ok {
+			return m.textFunction(module, function)
+		}
 	}
 	return nil
 }
