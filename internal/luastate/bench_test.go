@@ -25,7 +25,7 @@ func BenchmarkStateFromProgram(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := p.NewState(b.Context(), nil)
+		s, err := p.NewState(b.Context(), Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -40,7 +40,7 @@ func BenchmarkStateFromSource(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		s, err := p.NewState(b.Context(), nil)
+		s, err := p.NewState(b.Context(), Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func BenchmarkStateMemory(b *testing.B) {
 		states := make([]*State, n)
 		before := heap()
 		for i := range states {
-			if states[i], err = p.NewState(context.Background(), nil); err != nil {
+			if states[i], err = p.NewState(context.Background(), Options{}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -112,11 +112,12 @@ func raisedMetatable(L *lua.LState) *lua.LTable {
 
 // raisedIndex lets a script that expects a text say err:find 'x'.
 func raisedIndex(L *lua.LState) int {
-	strs, ok := L.GetGlobal(lua.StringLibName).(*lua.LTable)
+	view, ok := L.GetGlobal(lua.StringLibName).(*lua.LTable)
 	if !ok {
 		return 0
 	}
-	method, ok := strs.RawGetString(L.CheckString(2)).(*lua.LFunction)
+	library, _ := libraryOf(view)
+	method, ok := library.RawGetString(L.CheckString(2)).(*lua.LFunction)
 	if !ok {
 		return 0
 	}
@@ -186,7 +187,7 @@ func fromLua(api *lua.ApiError, text string) *Error {
 	}
 	if e.Panic {
 		// A call stack that grows as it is needed panics at its limit; that harms nothing.
-		if e.Reason == "lua callstack overflow" {
+		if e.Reason == callStackOverflow {
 			e.Reason, e.Panic = "stack overflow", false
 		} else {
 			e.Reason = "panic: " + e.Reason

@@ -13,11 +13,16 @@ import (
 // newState runs source in a new state that the test closes.
 func newState(t testing.TB, source string, setup func(*lua.LState) error) *State {
 	t.Helper()
+	return newStateWith(t, source, Options{Setup: setup})
+}
+
+func newStateWith(t testing.TB, source string, o Options) *State {
+	t.Helper()
 	p, err := Compile("policy.lua", []byte(source))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := p.NewState(t.Context(), setup)
+	s, err := p.NewState(t.Context(), o)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, Traceback(err))
 	}
@@ -137,7 +142,7 @@ func TestNewStateFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = p.NewState(t.Context(), nil)
+	_, err = p.NewState(t.Context(), Options{})
 	var e *Error
 	if !errors.As(err, &e) || e.File != "policy.lua" || e.Line != 3 || !strings.Contains(e.Reason, "index") {
 		t.Errorf("%#v", err)
@@ -146,7 +151,7 @@ func TestNewStateFails(t *testing.T) {
 		t.Errorf("traceback %q", Traceback(err))
 	}
 	want := errors.New("no setup today")
-	if _, err := p.NewState(t.Context(), func(*lua.LState) error { return want }); !errors.Is(err, want) {
+	if _, err := p.NewState(t.Context(), Options{Setup: func(*lua.LState) error { return want }}); !errors.Is(err, want) {
 		t.Error(err)
 	}
 }
@@ -158,7 +163,7 @@ func TestNewStateIsBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := p.NewState(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := p.NewState(ctx, Options{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 }

@@ -47,10 +47,13 @@ func compile(name string, source []byte) (proto *lua.FunctionProto, err error) {
 	if err != nil {
 		return nil, syntaxError(name, source, err)
 	}
+	rewriter := newRewriter(source)
+	rewriter.block(chunk)
 	proto, err = lua.Compile(chunk, name)
 	if err != nil {
 		return nil, syntaxError(name, source, err)
 	}
+	rewriter.patch(proto)
 	return proto, nil
 }
 

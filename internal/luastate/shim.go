@@ -41,7 +41,12 @@ func Shim(L *lua.LState) {
 		"loadfile":       luaLoadFile,
 		"dofile":         luaDoFile,
 		"error":          luaError,
+		"next":           luaNext,
+		"pcall":          luaPCall,
+		"rawget":         luaRawGet,
 		"rawlen":         luaRawLen,
+		"rawset":         luaRawSet,
+		"setmetatable":   luaSetMetatable,
 		"tonumber":       luaToNumber,
 		"tostring":       luaToString,
 		"unpack":         tableUnpack,
@@ -49,9 +54,7 @@ func Shim(L *lua.LState) {
 		"xpcall":         luaXPCall,
 	})
 	L.SetGlobal("_printregs", lua.LNil)
-	next := L.NewFunction(luaNext)
-	L.SetGlobal("next", next)
-	L.SetGlobal("pairs", L.NewClosure(luaPairs, next))
+	L.SetGlobal("pairs", L.NewClosure(luaPairs, L.GetGlobal("next").(*lua.LFunction)))
 	L.SetGlobal("ipairs", L.NewClosure(luaIPairs, L.NewFunction(luaIPairsNext)))
 
 	extend(L, lua.TabLibName, tableFunctions)
@@ -387,42 +390,6 @@ func parseNumber(text string) lua.LValue {
 		return lua.LNil
 	}
 	return lua.LNumber(f)
-}
-
-func luaXPCall(L *lua.LState) int {
-	fn := L.CheckAny(1)
-	handler := L.CheckFunction(2)
-	nargs := max(L.GetTop()-2, 0)
-	if !callable(L, fn) {
-		L.TypeError(1, lua.LTFunction)
-	}
-	top := L.GetTop()
-	L.Push(fn)
-	for i := range nargs {
-		L.Push(L.Get(3 + i))
-	}
-	if err := L.PCall(nargs, lua.MultRet, handler); err != nil {
-		L.Push(lua.LFalse)
-		if api, ok := errors.AsType[*lua.ApiError](err); ok {
-			L.Push(api.Object)
-		} else {
-			L.Push(lua.LString(err.Error()))
-		}
-		return 2
-	}
-	L.Insert(lua.LTrue, top+1)
-	return L.GetTop() - top
-}
-
-func luaNext(L *lua.LState) int {
-	key, value := L.CheckTable(1).Next(L.Get(2))
-	if key == lua.LNil {
-		L.Push(lua.LNil)
-		return 1
-	}
-	L.Push(key)
-	L.Push(value)
-	return 2
 }
 
 func luaPairs(L *lua.LState) int {

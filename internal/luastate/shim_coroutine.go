@@ -1,6 +1,8 @@
 package luastate
 
-import lua "github.com/yuin/gopher-lua"
+import (
+	lua "github.com/yuin/gopher-lua"
+)
 
 // shimCoroutines gives a coroutine the context of whoever resumes it: the call that made it, whose
 // context it would have otherwise, may be over long ago.
@@ -34,8 +36,16 @@ func shimCoroutines(L *lua.LState) {
 	})
 	resumeAny := resume.GFunction
 	lib.RawSetString("resume", L.NewFunction(func(L *lua.LState) int {
-		lend(L, L.CheckThread(1))
-		return resumeAny(L)
+		thread := L.CheckThread(1)
+		if nested(L) {
+			L.Push(lua.LFalse)
+			L.Push(lua.LString(tooNested))
+			return 2
+		}
+		lend(L, thread)
+		n := resumeAny(L)
+		blame(L, n)
+		return n
 	}))
 	wrapAny := free(wrap.GFunction)
 	lib.RawSetString("wrap", L.NewFunction(func(L *lua.LState) int {
@@ -44,6 +54,9 @@ func shimCoroutines(L *lua.LState) {
 		thread, _ := wrapped.Upvalues[0].Value().(*lua.LState)
 		L.Pop(1)
 		L.Push(L.NewClosure(func(L *lua.LState) int {
+			if nested(L) {
+				L.RaiseError(tooNested)
+			}
 			lend(L, thread)
 			return wrapped.GFunction(L)
 		}, thread))
@@ -51,13 +64,29 @@ func shimCoroutines(L *lua.LState) {
 	}))
 }
 
-func lend(from, to *lua.LState) {
-	if ctx := from.Context(); ctx != nil {
-		to.SetContext(ctx)
-	} else {
-		to.RemoveContext()
+// maxNested bounds coroutines that run within one another: each has a call stack of its own, and all of them are on
+// the one of Go, whose end is the end of the process.
+const (
+	maxNested = 50
+	tooNested = "stack overflow: too many coroutines within one another"
+)
+
+func nested(L *lua.LState) bool {
+	depth := 0
+	for ; L.Parent != nil; L = L.Parent {
+		depth++
+	}
+	return depth >= maxNested
+}
+
+// blame ends the call if it was Go code that panicked in a coroutine.
+func blame(L *lua.LState, results int) {
+	if results == 2 && L.Get(-2) == lua.LFalse && isPanic(L.Get(-1)) {
+		panicked(L, L.Get(-1).String())
 	}
 }
+
+func lend(from, to *lua.LState) { setContext(to, from.Context()) }
 
 // isYieldable tells a coroutine from the main thread.
 func isYieldable(L *lua.LState) int {

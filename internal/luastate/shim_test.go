@@ -104,7 +104,7 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := newState(t, `
+	s := newStateWith(t, `
 a = 'global'
 function run(folder)
 	assert(loadfile(folder .. '/good.lua')(1) == 'global')
@@ -115,7 +115,7 @@ function run(folder)
 	assert(tostring(select(2, pcall(dofile, folder .. '/absent.lua'))):find('no such file', 1, true))
 	dofile(folder .. '/' .. 'bad.lua')
 end
-function fails(folder) dofile(folder .. '/fails.lua') end`, nil)
+function fails(folder) dofile(folder .. '/fails.lua') end`, Options{Allow: []string{"loadfile", "dofile"}})
 	_, err := call(t, s, "run", lua.LString(folder))
 	if want := filepath.Join(folder, "bad.lua"); err == nil || errorOf(err).File != want || errorOf(err).Line != 2 {
 		t.Error(err)
@@ -147,10 +147,10 @@ func TestWhatScriptsOfLua54Write(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := program.NewState(t.Context(), func(L *lua.LState) error {
+	s, err := program.NewState(t.Context(), Options{Setup: func(L *lua.LState) error {
 		L.SetGlobal("name", lua.LString(filepath.Join(dir, "file")))
 		return nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -30,12 +31,20 @@ type State struct {
 	made   time.Time
 	uses   int
 	closed bool
+
+	limits  Limits
+	memory  memory
+	current atomic.Pointer[run] // nil: nothing runs
+	ticking atomic.Bool
+	spent   bool
 }
 
-// NewState makes a state, opens the libraries, installs the shim, runs setup and then the program,
-// bounded by ctx. The error is an *Error with the line where the program failed, or what setup
-// returned.
-func (p *Program) NewState(ctx context.Context, setup func(L *lua.LState) error) (*State, error) {
+// Spent reports that the state is not to be used again, because a call broke a limit or Go code panicked.
+func (s *State) Spent() bool { return s.spent }
+
+// NewState makes a state, with the libraries and the shim, and runs the program in it, bounded by ctx. The error is an
+// *Error with the line where the program failed, or what Options.Setup returned.
+func (p *Program) NewState(ctx context.Context, o Options) (*State, error) {
 	L := lua.NewState(lua.Options{
 		RegistrySize:        registrySize,
 		RegistryGrowStep:    registryGrowStep,
@@ -45,17 +54,19 @@ func (p *Program) NewState(ctx context.Context, setup func(L *lua.LState) error)
 		SkipOpenLibs:        true,
 		IncludeGoStackTrace: true,
 	})
-	s := Wrap(L)
+	s := Wrap(L, o.Limits)
 	openLibs(L)
 	Shim(L)
+	restrict(L, &o)
 	PrintTo(L, os.Stdout)
 	installLoader(L, p)
-	if setup != nil {
-		if err := setup(L); err != nil {
+	if o.Setup != nil {
+		if err := o.Setup(L); err != nil {
 			s.Close()
 			return nil, err
 		}
 	}
+	protectLibs(L)
 	if _, err := s.Call(ctx, 0, L.NewFunctionFromProto(p.proto)); err != nil {
 		s.Close()
 		return nil, err
@@ -72,38 +83,9 @@ func Loaded(L *lua.LState) bool {
 	return L.G.Registry.RawGetString(loadedKey) == lua.LTrue
 }
 
-// Wrap makes a State of a host's own L, to call functions in it. Nothing is installed.
-func Wrap(L *lua.LState) *State { return &State{L: L, made: time.Now()} }
-
-// openLibs opens what a trusted program may use. Of debug only traceback is there; channels are a
-// thing of gopher-lua alone.
-func openLibs(L *lua.LState) {
-	for _, lib := range []struct {
-		name string
-		open lua.LGFunction
-	}{
-		{lua.LoadLibName, lua.OpenPackage},
-		{lua.BaseLibName, lua.OpenBase},
-		{lua.TabLibName, lua.OpenTable},
-		{lua.StringLibName, lua.OpenString},
-		{lua.MathLibName, lua.OpenMath},
-		{lua.CoroutineLibName, lua.OpenCoroutine},
-		{lua.IoLibName, lua.OpenIo},
-		{lua.OsLibName, lua.OpenOs},
-		{lua.DebugLibName, lua.OpenDebug},
-	} {
-		L.Push(L.NewFunction(lib.open))
-		L.Push(lua.LString(lib.name))
-		L.Call(1, 0)
-	}
-	if debug, ok := L.GetGlobal(lua.DebugLibName).(*lua.LTable); ok {
-		only := L.CreateTable(0, 1)
-		only.RawSetString("traceback", debug.RawGetString("traceback"))
-		L.SetGlobal(lua.DebugLibName, only)
-		if loaded, ok := L.G.Registry.RawGetString("_LOADED").(*lua.LTable); ok {
-			loaded.RawSetString(lua.DebugLibName, only)
-		}
-	}
+// Wrap makes a State of a host's own L, to call functions in it within the limits. Nothing is installed.
+func Wrap(L *lua.LState, limits Limits) *State {
+	return &State{L: L, made: time.Now(), limits: limits.withDefaults(), memory: memory{heap: heapSize()}}
 }
 
 // PrintTo sends what the program prints to w, each call of print in one write. In a state of
@@ -126,17 +108,24 @@ func (s *State) Call(ctx context.Context, nret int, fn lua.LValue, args ...lua.L
 	L := s.L
 	top := L.GetTop()
 	outer := L.Context()
-	L.SetContext(ctx)
+	r := s.current.Load()
+	if r == nil {
+		c := s.begin(ctx)
+		r = c.run
+		defer r.end()
+		L.SetContext(c)
+	} else {
+		L.SetContext(r.within(ctx))
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			results, err = nil, &Error{Reason: oneLine(fmt.Sprint("panic: ", p)), Panic: true}
 		}
-		L.SetTop(top)
-		if outer != nil {
-			L.SetContext(outer)
-		} else {
-			L.RemoveContext()
+		if e, ok := err.(*Error); ok && e.Panic {
+			s.spent = true
 		}
+		L.SetTop(top)
+		setContext(L, outer)
 	}()
 
 	if !callable(L, fn) {
@@ -151,7 +140,7 @@ func (s *State) Call(ctx context.Context, nret int, fn lua.LValue, args ...lua.L
 		L.Push(arg)
 	}
 	if err := L.PCall(len(args), nret, nil); err != nil {
-		return nil, s.failed(ctx, err)
+		return nil, s.failed(r, ctx, err)
 	}
 	if n := L.GetTop() - top; n > 0 {
 		results = make([]lua.LValue, n)
@@ -192,12 +181,18 @@ func (s *State) Close() {
 	s.L.Close()
 }
 
-func (s *State) failed(ctx context.Context, err error) *Error {
+func (s *State) failed(r *run, ctx context.Context, err error) *Error {
 	api, ok := errors.AsType[*lua.ApiError](err)
 	if !ok {
 		return &Error{Reason: oneLine(err.Error()), cause: err}
 	}
 	e := fromLua(api, s.text(api.Object))
+	if cause := r.stoppedBy(); cause != nil {
+		// Whatever the program made of it on the way.
+		e.Reason, e.cause, e.Thrown = oneLine(cause.Error()), cause, nil
+		e.Panic = errors.Is(cause, ErrPanic)
+		return e
+	}
 	if cause := context.Cause(ctx); cause != nil && e.cause == nil {
 		e.cause = cause
 	}

@@ -151,7 +151,7 @@ fails('invalid option', collectgarbage, 'nonsense')
 fails('table or string expected', rawlen, 1)
 fails('assertion failed!', assert, false)
 fails('os.exit is not available', os.exit, 1)
-same(debug.getinfo, nil)
+fails('debug.getinfo is not available', debug.getinfo, 1)
 same(debug.traceback('x'):match('^x\nstack traceback'), 'x\nstack traceback')
 same(_printregs, nil)
 

@@ -1,0 +1,194 @@
+package luastate
+
+import (
+	"bytes"
+	"strconv"
+
+	lua "github.com/yuin/gopher-lua"
+	"github.com/yuin/gopher-lua/ast"
+)
+
+// Two instructions take as much memory as their operands ask for before anybody is asked: the operator "..", and
+// storing at an index far beyond the end of a table, which fills what lies between. The rewriter makes calls of
+// them in the syntax tree:
+//
+//	a .. b .. c     concat(a, b, c)
+//	t[k] = v        t[checkedKey(k)] = v
+//
+// A program cannot get at the functions, nor put others in their place: they are constants of the compiled
+// program. The syntax tree knows no such constants, so texts stand for them until it is compiled.
+type rewriter struct {
+	concat, key string
+}
+
+// newRewriter chooses texts that are not in the source.
+func newRewriter(source []byte) *rewriter {
+	mark := "\x00"
+	for n := 0; bytes.Contains(source, []byte(mark)); n++ {
+		mark = "\x00" + strconv.Itoa(n)
+	}
+	return &rewriter{concat: mark + "..", key: mark + "[]"}
+}
+
+// The functions belong to no state: what they need they find in the one that calls them.
+var (
+	concatFunction = &lua.LFunction{IsG: true, GFunction: luaConcat}
+	keyFunction    = &lua.LFunction{IsG: true, GFunction: luaCheckedKey}
+)
+
+// patch puts the functions in the place of the texts.
+func (r *rewriter) patch(proto *lua.FunctionProto) {
+	for i, constant := range proto.Constants {
+		switch constant {
+		case lua.LString(r.concat):
+			proto.Constants[i] = concatFunction
+		case lua.LString(r.key):
+			proto.Constants[i] = keyFunction
+		}
+	}
+	for _, inner := range proto.FunctionPrototypes {
+		r.patch(inner)
+	}
+}
+
+func (r *rewriter) block(stmts []ast.Stmt) {
+	for _, stmt := range stmts {
+		r.stmt(stmt)
+	}
+}
+
+func (r *rewriter) stmt(stmt ast.Stmt) {
+	switch s := stmt.(type) {
+	case *ast.AssignStmt:
+		r.exprs(s.Lhs)
+		r.exprs(s.Rhs)
+		for _, target := range s.Lhs {
+			if field, ok := target.(*ast.AttrGetExpr); ok && !harmlessKey(field.Object, field.Key) {
+				field.Key = callOf(r.key, field.Key, field.Key)
+			}
+		}
+	case *ast.LocalAssignStmt:
+		r.exprs(s.Exprs)
+	case *ast.FuncCallStmt:
+		s.Expr = r.expr(s.Expr)
+	case *ast.DoBlockStmt:
+		r.block(s.Stmts)
+	case *ast.WhileStmt:
+		s.Condition = r.expr(s.Condition)
+		r.block(s.Stmts)
+	case *ast.RepeatStmt:
+		r.block(s.Stmts)
+		s.Condition = r.expr(s.Condition)
+	case *ast.IfStmt:
+		s.Condition = r.expr(s.Condition)
+		r.block(s.Then)
+		r.block(s.Else)
+	case *ast.NumberForStmt:
+		s.Init, s.Limit, s.Step = r.expr(s.Init), r.expr(s.Limit), r.expr(s.Step)
+		r.block(s.Stmts)
+	case *ast.GenericForStmt:
+		r.exprs(s.Exprs)
+		r.block(s.Stmts)
+	case *ast.FuncDefStmt:
+		r.expr(s.Func)
+	case *ast.ReturnStmt:
+		r.exprs(s.Exprs)
+	}
+}
+
+func (r *rewriter) exprs(exprs []ast.Expr) {
+	for i, e := range exprs {
+		exprs[i] = r.expr(e)
+	}
+}
+
+// expr rewrites what is in an expression and returns what is to stand in its place.
+func (r *rewriter) expr(expr ast.Expr) ast.Expr {
+	switch e := expr.(type) {
+	case *ast.StringConcatOpExpr:
+		return r.concatenation(e)
+	case *ast.AttrGetExpr:
+		e.Object, e.Key = r.expr(e.Object), r.expr(e.Key)
+	case *ast.TableExpr:
+		for _, field := range e.Fields {
+			field.Value = r.expr(field.Value)
+			if field.Key = r.expr(field.Key); field.Key != nil && !harmlessKey(e, field.Key) {
+				field.Key = callOf(r.key, field.Key, field.Key)
+			}
+		}
+	case *ast.FuncCallExpr:
+		e.Func, e.Receiver = r.expr(e.Func), r.expr(e.Receiver)
+		r.exprs(e.Args)
+	case *ast.LogicalOpExpr:
+		e.Lhs, e.Rhs = r.expr(e.Lhs), r.expr(e.Rhs)
+	case *ast.RelationalOpExpr:
+		e.Lhs, e.Rhs = r.expr(e.Lhs), r.expr(e.Rhs)
+	case *ast.ArithmeticOpExpr:
+		e.Lhs, e.Rhs = r.expr(e.Lhs), r.expr(e.Rhs)
+	case *ast.UnaryMinusOpExpr:
+		e.Expr = r.expr(e.Expr)
+	case *ast.UnaryNotOpExpr:
+		e.Expr = r.expr(e.Expr)
+	case *ast.UnaryLenOpExpr:
+		e.Expr = r.expr(e.Expr)
+	case *ast.FunctionExpr:
+		r.block(e.Stmts)
+	}
+	return expr
+}
+
+// concatenation makes one call of a whole chain: a .. (b .. c).
+func (r *rewriter) concatenation(e *ast.StringConcatOpExpr) ast.Expr {
+	var operands []ast.Expr
+	for chain := e; ; {
+		operands = append(operands, r.expr(chain.Lhs))
+		rest, ok := chain.Rhs.(*ast.StringConcatOpExpr)
+		if !ok {
+			operands = append(operands, r.expr(chain.Rhs))
+			return callOf(r.concat, e, operands...)
+		}
+		chain = rest
+	}
+}
+
+// callOf is a call that stands where an operand stood, and so has one value, as each of its arguments.
+func callOf(function string, at ast.Expr, args ...ast.Expr) ast.Expr {
+	fn := &ast.StringExpr{Value: function}
+	call := &ast.FuncCallExpr{Func: fn, Args: args, AdjustRet: true}
+	for _, node := range []ast.PositionHolder{fn, call} {
+		node.SetLine(at.Line())
+		node.SetLastLine(at.LastLine())
+	}
+	if last, ok := args[len(args)-1].(*ast.FuncCallExpr); ok {
+		last.AdjustRet = true
+	} else if last, ok := args[len(args)-1].(*ast.Comma3Expr); ok {
+		last.AdjustRet = true
+	}
+	return call
+}
+
+// harmlessKey knows the keys that cannot make a table large at once: names, small numbers, and #t + 1 of the
+// same table, which is how programs append.
+func harmlessKey(table, key ast.Expr) bool {
+	switch k := key.(type) {
+	case *ast.StringExpr, *ast.TrueExpr, *ast.FalseExpr, *ast.NilExpr:
+		return true
+	case *ast.NumberExpr:
+		return isSmall(k)
+	case *ast.ArithmeticOpExpr:
+		length, isLength := k.Lhs.(*ast.UnaryLenOpExpr)
+		step, isNumber := k.Rhs.(*ast.NumberExpr)
+		if k.Operator != "+" || !isLength || !isNumber || !isSmall(step) {
+			return false
+		}
+		of, ok1 := length.Expr.(*ast.IdentExpr)
+		named, ok2 := table.(*ast.IdentExpr)
+		return ok1 && ok2 && of.Value == named.Value
+	}
+	return false
+}
+
+func isSmall(e *ast.NumberExpr) bool {
+	n, err := strconv.Atoi(e.Value)
+	return err == nil && n <= small
+}
