@@ -364,7 +364,7 @@ func TestChoiceOfLibraries(t *testing.T) {
 
 // TestWhatIsKnownOfGopherLua fails when the fields that are looked into have other names.
 func TestWhatIsKnownOfGopherLua(t *testing.T) {
-	if inside.array < 0 || inside.keys < 0 || inside.registry < 0 || inside.registers < 0 {
+	if !inside.known() {
 		t.Errorf("%+v", inside)
 	}
 	s := newState(t, "function f() local a, b = {}, {} return held() end", func(L *lua.LState) error {

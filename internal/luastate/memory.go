@@ -171,14 +171,14 @@ const (
 
 // tableSize is what a table takes besides its keys and values. Keys that were removed still take their place.
 func tableSize(tbl *lua.LTable) int64 {
-	v, size := reflect.ValueOf(tbl).Elem(), int64(96)
-	if inside.array >= 0 {
-		size += slotSize * int64(v.Field(inside.array).Cap())
+	size := int64(96)
+	if !inside.known() {
+		return size + slotSize*int64(tbl.Len())
 	}
-	if inside.keys >= 0 {
-		if keys := v.Field(inside.keys).Cap(); keys > 0 {
-			size += mapSize + entrySize*int64(keys)
-		}
+	v := reflect.ValueOf(tbl).Elem()
+	size += slotSize * int64(v.Field(inside.array).Cap())
+	if keys := v.Field(inside.keys).Cap(); keys > 0 {
+		size += mapSize + entrySize*int64(keys)
 	}
 	return size
 }
@@ -186,34 +186,9 @@ func tableSize(tbl *lua.LTable) int64 {
 // registers are all the values on the stack of a thread, those included that are there no more but for
 // the collector.
 func registers(L *lua.LState) []lua.LValue {
-	if inside.registry < 0 || inside.registers < 0 {
+	if !inside.known() {
 		return nil
 	}
-	registry := reflect.ValueOf(L).Elem().Field(inside.registry)
-	if registry.IsNil() {
-		return nil
-	}
-	array := registry.Elem().Field(inside.registers)
+	array := inside.registers(L).Field(inside.values)
 	return unsafe.Slice((*lua.LValue)(array.UnsafePointer()), array.Len())
-}
-
-// inside are the fields of gopher-lua's types that say how large they are, and are not exported. With a version
-// that has others less is counted; a test sees to it that this one has them.
-var inside = func() (fields struct{ array, keys, registry, registers int }) {
-	values := reflect.TypeFor[[]lua.LValue]()
-	fields.array = fieldOf(reflect.TypeFor[lua.LTable](), "array", values)
-	fields.keys = fieldOf(reflect.TypeFor[lua.LTable](), "keys", values)
-	fields.registry, fields.registers = -1, -1
-	if f, ok := reflect.TypeFor[lua.LState]().FieldByName("reg"); ok && f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct {
-		fields.registry = f.Index[0]
-		fields.registers = fieldOf(f.Type.Elem(), "array", values)
-	}
-	return fields
-}()
-
-func fieldOf(of reflect.Type, name string, want reflect.Type) int {
-	if f, ok := of.FieldByName(name); ok && f.Type == want {
-		return f.Index[0]
-	}
-	return -1
 }

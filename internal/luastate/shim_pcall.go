@@ -15,7 +15,7 @@ func luaPCall(L *lua.LState) int {
 		L.Push(lua.LString("attempt to call a " + typeName(fn) + " value"))
 		return 2
 	}
-	if err := PCall(L, L.GetTop()-1, lua.MultRet, nil); err != nil {
+	if err := PCall(L, L.GetTop()-1, lua.MultRet, nil, false); err != nil {
 		return caught(L, err)
 	}
 	L.Insert(lua.LTrue, 1)
@@ -34,30 +34,11 @@ func luaXPCall(L *lua.LState) int {
 	for i := range nargs {
 		L.Push(L.Get(3 + i))
 	}
-	// What the handler returns no longer says whether it was Go code that panicked.
-	watchful := L.NewFunction(func(L *lua.LState) int {
-		if isPanic(L.Get(1)) {
-			panicked(L, L.Get(1).String())
-		}
-		L.Insert(handler, 1)
-		L.Call(L.GetTop()-1, lua.MultRet)
-		return L.GetTop()
-	})
-	if err := PCall(L, nargs, lua.MultRet, watchful); err != nil {
+	if err := PCall(L, nargs, lua.MultRet, handler, false); err != nil {
 		return caught(L, err)
 	}
 	L.Insert(lua.LTrue, top+1)
 	return L.GetTop() - top
-}
-
-// PCall is L.PCall, but refuses where the call stack is nearly full: at its very end, gopher-lua's would forget
-// the frames below it.
-func PCall(L *lua.LState, nargs, nret int, handler *lua.LFunction) error {
-	if _, deep := L.GetStack(callStackSize - 32); deep {
-		L.Pop(nargs + 1)
-		return &lua.ApiError{Type: lua.ApiErrorRun, Object: lua.LString("stack overflow")}
-	}
-	return L.PCall(nargs, nret, handler)
 }
 
 // caught returns false and the error, which goes on instead if it is none of Lua's.

@@ -109,6 +109,7 @@ func (s *State) Call(ctx context.Context, nret int, fn lua.LValue, args ...lua.L
 	top := L.GetTop()
 	outer := L.Context()
 	r := s.current.Load()
+	nested := r != nil
 	if r == nil {
 		c := s.begin(ctx)
 		r = c.run
@@ -139,7 +140,12 @@ func (s *State) Call(ctx context.Context, nret int, fn lua.LValue, args ...lua.L
 		}
 		L.Push(arg)
 	}
-	if err := L.PCall(len(args), nret, nil); err != nil {
+	if nested {
+		err = PCall(L, len(args), nret, nil, true)
+	} else {
+		err = L.PCall(len(args), nret, nil)
+	}
+	if err != nil {
 		return nil, s.failed(r, ctx, err)
 	}
 	if n := L.GetTop() - top; n > 0 {
@@ -223,7 +229,7 @@ func (s *State) text(v lua.LValue) string {
 		return 0
 	}))
 	s.L.Push(v)
-	if err := s.L.PCall(1, 0, nil); err != nil {
+	if err := PCall(s.L, 1, 0, nil, false); err != nil {
 		return v.String()
 	}
 	return printed

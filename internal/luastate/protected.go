@@ -1,0 +1,161 @@
+package luastate
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"sync"
+	"unsafe"
+
+	lua "github.com/yuin/gopher-lua"
+)
+
+// PCall calls the function below its nargs arguments on the stack, as L.PCall does, with two differences.
+//
+// The variables that closures share with the functions outside stay shared: when an error is raised,
+// gopher-lua gives every closure on the whole stack a copy of its own, unless there is a handler, and then leaves those of
+// the functions that the error ends pointing into a stack that others use from then on. Here the handler does what
+// has to be done.
+//
+// And it is an error where the call stack is nearly full: at its very end, gopher-lua's would forget the frames below.
+//
+// The handler may be nil; it gets the error, and what it returns is the error then. The error is an
+// *lua.ApiError, with a traceback if traced.
+func PCall(L *lua.LState, nargs, nret int, handler *lua.LFunction, traced bool) error {
+	if _, deep := L.GetStack(callStackSize - 32); deep {
+		L.Pop(nargs + 1)
+		return &lua.ApiError{Type: lua.ApiErrorRun, Object: lua.LString("stack overflow")}
+	}
+	if !inside.known() {
+		return L.PCall(nargs, nret, handler)
+	}
+	base := int(inside.registers(L).Field(inside.top).Int()) - nargs - 1
+	var trace string
+	watch := &lua.LFunction{IsG: true, Env: L.Env, GFunction: func(L *lua.LState) int {
+		closeUpvalues(L, base)
+		if isPanic(L.Get(1)) {
+			panicked(L, L.Get(1).String())
+		}
+		if traced {
+			trace = traceback(L)
+		}
+		if handler == nil {
+			return 1
+		}
+		L.Insert(handler, 1)
+		L.Call(L.GetTop()-1, 1)
+		return 1
+	}}
+	shares := inside.hasErrorFunc(L)
+	before := *shares
+	err := L.PCall(nargs, nret, watch)
+	*shares = before
+	if err != nil {
+		forgetUpvalues(L)
+		if api, ok := errors.AsType[*lua.ApiError](err); ok && api.Type != lua.ApiErrorPanic {
+			api.StackTrace = trace
+		}
+	}
+	return err
+}
+
+// closeUpvalues gives the closures that outlive the frames from base on their variables.
+func closeUpvalues(L *lua.LState, base int) {
+	for up := inside.firstUpvalue(L); up != nil; {
+		v := reflect.ValueOf(up).Elem()
+		if int(v.Field(inside.upvalueIndex).Int()) > base {
+			up.Close()
+		}
+		up = (*lua.Upvalue)(v.Field(inside.upvalueNext).UnsafePointer())
+	}
+}
+
+// forgetUpvalues takes the closed ones off the list of those that are open, as the return of a function does
+// which stands where the failed one stood.
+func forgetUpvalues(L *lua.LState) {
+	ctx := L.Context()
+	L.RemoveContext() // which may have ended
+	defer setContext(L, ctx)
+	L.Push(&lua.LFunction{Proto: emptyFunction(), Env: L.Env})
+	L.Call(0, 0)
+}
+
+var emptyFunction = sync.OnceValue(func() *lua.FunctionProto {
+	proto, err := compile("", nil)
+	if err != nil {
+		panic(err) // an empty program
+	}
+	return proto
+})
+
+// traceback is that of the function that called the running one.
+func traceback(L *lua.LState) string {
+	top := L.GetTop()
+	L.Push(L.NewFunction(debugTraceback()))
+	L.Push(lua.LNil)
+	L.Push(lua.LNumber(2))
+	L.Call(2, 1)
+	text := L.Get(-1).String()
+	L.SetTop(top)
+	return strings.TrimPrefix(text, "\n")
+}
+
+// debugTraceback is the function of the library, which is all that makes a traceback.
+var debugTraceback = sync.OnceValue(func() lua.LGFunction {
+	L := lua.NewState(lua.Options{SkipOpenLibs: true})
+	defer L.Close()
+	lua.OpenDebug(L)
+	return L.GetField(L.Get(-1), "traceback").(*lua.LFunction).GFunction
+})
+
+// internals are fields of gopher-lua's types that it does not export: what a state holds, and whose variables are
+// still on the stack. With a version of it that has others, less is known; a test sees to it that this one
+// has them.
+type internals struct {
+	array, keys               int // of LTable
+	registry, uvcache, shares int // of LState
+	values, top               int // of its registry
+	upvalueIndex, upvalueNext int // of Upvalue
+}
+
+var inside = func() internals {
+	table, state, upvalue := reflect.TypeFor[lua.LTable](), reflect.TypeFor[lua.LState](), reflect.TypeFor[lua.Upvalue]()
+	values, number, flag, next := reflect.TypeFor[[]lua.LValue](), reflect.TypeFor[int](), reflect.TypeFor[bool](), reflect.TypeFor[*lua.Upvalue]()
+	in := internals{
+		array: fieldOf(table, "array", values), keys: fieldOf(table, "keys", values),
+		uvcache: fieldOf(state, "uvcache", next), shares: fieldOf(state, "hasErrorFunc", flag),
+		upvalueIndex: fieldOf(upvalue, "index", number), upvalueNext: fieldOf(upvalue, "next", next),
+		registry: -1, values: -1, top: -1,
+	}
+	if f, ok := state.FieldByName("reg"); ok && f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct {
+		in.registry = f.Index[0]
+		in.values, in.top = fieldOf(f.Type.Elem(), "array", values), fieldOf(f.Type.Elem(), "top", number)
+	}
+	return in
+}()
+
+func fieldOf(of reflect.Type, name string, want reflect.Type) int {
+	if f, ok := of.FieldByName(name); ok && f.Type == want {
+		return f.Index[0]
+	}
+	return -1
+}
+
+// known reports whether all fields are there.
+func (in *internals) known() bool {
+	return min(in.array, in.keys, in.registry, in.uvcache, in.shares, in.values, in.top, in.upvalueIndex, in.upvalueNext) >= 0
+}
+
+func (in *internals) registers(L *lua.LState) reflect.Value {
+	return reflect.ValueOf(L).Elem().Field(in.registry).Elem()
+}
+
+// firstUpvalue begins the list of variables that are still on the stack.
+func (in *internals) firstUpvalue(L *lua.LState) *lua.Upvalue {
+	return (*lua.Upvalue)(reflect.ValueOf(L).Elem().Field(in.uvcache).UnsafePointer())
+}
+
+// hasErrorFunc says that an error leaves the variables on the stack as they are.
+func (in *internals) hasErrorFunc(L *lua.LState) *bool {
+	return (*bool)(unsafe.Pointer(reflect.ValueOf(L).Elem().Field(in.shares).UnsafeAddr()))
+}
