@@ -39,7 +39,7 @@ func BenchmarkState(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			s, err := p.NewState(b.Context(), setup)
+			s, err := p.NewState(b.Context(), luastate.Options{Setup: setup})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -54,7 +54,7 @@ func BenchmarkState(b *testing.B) {
 			states := make([]*luastate.State, n)
 			before := heap()
 			for i := range states {
-				if states[i], err = program.NewState(b.Context(), setup); err != nil {
+				if states[i], err = program.NewState(b.Context(), luastate.Options{Setup: setup}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -92,6 +92,7 @@ type module struct {
 	handlers map[string][]*handler
 	depth    int // events that are being handled, one inside the other
 	root     *lua.LTable
+	view     *lua.LTable            // of root, for programs
 	types    map[string]*lua.LTable // metatables by type name, made when first used
 	inTree   bool                   // a map is being made a tree
 }
@@ -122,7 +123,8 @@ func install(L *lua.LState, o *Options) *module {
 	for name, makeValue := range o.Make {
 		m.root.RawSetString(name, L.NewFunction(m.maker(name, makeValue)))
 	}
-	L.SetGlobal("kumo", m.root)
+	m.view = luastate.ReadOnly(L, "kumo", m.root)
+	L.SetGlobal("kumo", m.view)
 	m.preload(L)
 	return m
 }
@@ -160,11 +162,16 @@ func (m *module) table(L *lua.LState, path string, functions map[string]lua.LGFu
 	return tbl
 }
 
+// library is a table of functions that programs cannot change.
+func (m *module) library(L *lua.LState, path string, functions map[string]lua.LGFunction) *lua.LTable {
+	return luastate.ReadOnly(L, path, m.table(L, path, functions))
+}
+
 // lookUp makes what path has under a name that nobody has used yet, nil if there is no such thing.
 func (m *module) lookUp(L *lua.LState, path, name string) lua.LValue {
 	if path == "kumo" {
 		if functions, ok := m.submodule(name); ok {
-			return m.table(L, path+"."+name, functions)
+			return m.library(L, path+"."+name, functions)
 		}
 	}
 	full := path + "." + name
@@ -220,9 +227,9 @@ func (m *module) preload(L *lua.LState) {
 		if _, name, ok := strings.Cut(full, "."); ok {
 			L.Push(L.GetField(m.root, name))
 		} else if slices.Contains(ownModules, full) {
-			L.Push(m.table(L, full, nil))
+			L.Push(m.library(L, full, nil))
 		} else {
-			L.Push(m.root)
+			L.Push(m.view)
 		}
 		return 1
 	})
@@ -300,10 +307,16 @@ func sleep(L *lua.LState) int {
 	if !ok {
 		L.ArgError(1, "want a number of seconds")
 	}
-	if err := pause(contextOf(L), d); err != nil {
+	if err := rest(L, d); err != nil {
 		luastate.Raise(L, err)
 	}
 	return 0
+}
+
+// rest waits on behalf of a script.
+func rest(L *lua.LState, d time.Duration) error {
+	_, err := outside(L, func(ctx context.Context) (struct{}, error) { return struct{}{}, pause(ctx, d) })
+	return err
 }
 
 // pause waits, unless the context ends first.

@@ -61,10 +61,15 @@ func tryState(ctx context.Context, o *Options, source string) (*luastate.State, 
 	if err != nil {
 		return nil, err
 	}
-	return p.NewState(ctx, func(L *lua.LState) error {
+	return p.NewState(ctx, luastate.Options{Setup: func(L *lua.LState) error {
 		Install(L, o)
+		// Longer than a program can make a text itself.
+		L.SetGlobal("big", L.NewFunction(func(L *lua.LState) int {
+			L.Push(lua.LString(strings.Repeat("x", 16<<20+1)))
+			return 1
+		}))
 		return nil
-	})
+	}})
 }
 
 // eval calls function run() of source and gives its results as text, one a line.
@@ -345,7 +350,7 @@ func TestHostState(t *testing.T) {
 	if err := L.DoString(`require('kumo').on('get_queue_config', function(d) return kumo.make_queue_config { d = d } end)`); err != nil {
 		t.Fatal(err)
 	}
-	results, handled, err := Call(t.Context(), luastate.Wrap(L), "get_queue_config", lua.LString("x.example"))
+	results, handled, err := Call(t.Context(), luastate.Wrap(L, luastate.Limits{}), "get_queue_config", lua.LString("x.example"))
 	if err != nil || !handled {
 		t.Fatal(handled, err)
 	}

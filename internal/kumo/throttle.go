@@ -179,7 +179,7 @@ func wholeSeconds(L *lua.LState, d time.Duration) *lua.LTable {
 
 // throttleSleep waits until the throttle lets it through, and tells whether it had to wait.
 func (m *module) throttleSleep(L *lua.LState) int {
-	t, ctx := checkThrottle(L), contextOf(L)
+	t := checkThrottle(L)
 	waited := false
 	for {
 		v := m.take(t)
@@ -188,7 +188,7 @@ func (m *module) throttleSleep(L *lua.LState) int {
 			return 1
 		}
 		waited = true
-		if err := pause(ctx, v.retryAfter); err != nil {
+		if err := rest(L, v.retryAfter); err != nil {
 			luastate.Raise(L, fmt.Errorf("sleep_if_throttled: %w", err))
 		}
 	}
