@@ -159,9 +159,6 @@ func (p *Policy) serialOrNone() uint64 {
 	return p.serial
 }
 
-// eventTimeout bounds a call of an event that answers from the policy alone.
-const eventTimeout = time.Minute
-
 // LoadPolicy reads a policy file, runs it and its pre_init and init events, and returns it; use
 // [Runtime.SetPolicy] to put it in force. Calls that set up the rest of an MTA (listeners, spools,
 // logs) are accepted, ignored and named in one line of the log. The policy's require finds files
@@ -182,6 +179,9 @@ func (r *Runtime) ParsePolicy(ctx context.Context, name string, source []byte) (
 }
 
 func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []byte) (*Policy, error) {
+	if err := r.Lua.check(); err != nil {
+		return nil, err
+	}
 	program, err := luastate.Compile(name, source)
 	if err != nil {
 		return nil, policyError(err)
@@ -213,15 +213,65 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 
 // newState makes a state in which the policy has run from the top.
 func (p *Policy) newState(ctx context.Context) (*luastate.State, error) {
-	return p.program.NewState(ctx, func(L *lua.LState) error {
+	options := p.runtime.Lua.options()
+	options.Setup = func(L *lua.LState) error {
 		luastate.PrintTo(L, p.runtime.stdout())
 		if p.folder != "" {
 			luastate.SearchIn(L, p.folder)
 		}
 		kumo.Install(L, p.module)
 		return p.runtime.preload(L)
-	})
+	}
+	return p.program.NewState(ctx, options)
 }
+
+// LuaLimits bounds what the policies of a [Runtime] may take and may do. The zero value has the defaults. Where a limit
+// is broken, the call ends with an error that the policy cannot catch, the Lua state is given up, and a message
+// that was being sent is Transient; other calls do not feel it.
+type LuaLimits struct {
+	// Running is how long Lua itself may run in one call: of an event, a constructor, send, send_batch or close. What
+	// waits for others (kumo.http, kumo.dns, kumo.sleep, the functions of [Runtime].LuaModules) does not count. It is time of
+	// the processor rather than of the clock, measured to a fiftieth or so. 0: 1 s; negative: without limit.
+	Running time.Duration
+	// Event is how long the call of an event may take with all that it waits for; of a constructor too, within
+	// the time that its connection has. 0: 1 minute. For send and send_batch it is the
+	// dispatcher_progress_watchdog_timeout of the egress path.
+	Event time.Duration
+	// Memory is how many bytes one Lua state may hold in tables, texts, functions and coroutines. They are estimated,
+	// within a factor of three or so, when a function of the library has made much or the process has grown, so that it may be
+	// exceeded for some milliseconds. 0: 128 MiB; negative: without limit.
+	Memory int64
+	// Allow names what else of Lua's standard library there is: of "debug", "dofile", "io.popen", "loadfile" and
+	// "os.execute", which are not there otherwise.
+	Allow []string
+	// Forbid names libraries and functions that there are not, such as "io" or "os.remove". A call of one is an error that
+	// says so.
+	Forbid []string
+}
+
+func (l *LuaLimits) options() luastate.Options {
+	return luastate.Options{
+		Limits: luastate.Limits{Running: l.Running, Memory: l.Memory},
+		Allow:  l.Allow,
+		Forbid: l.Forbid,
+	}
+}
+
+// check says what the fields cannot be.
+func (l *LuaLimits) check() error {
+	options := l.options()
+	err := options.Validate()
+	if err == nil && l.Event < 0 {
+		err = fmt.Errorf("Event: %s is negative", l.Event)
+	}
+	if err != nil {
+		return &ConfigError{Reason: "Runtime.Lua." + err.Error(), Err: err}
+	}
+	return nil
+}
+
+// event is how long the call of an event may take.
+func (l *LuaLimits) event() time.Duration { return cmp.Or(l.Event, time.Minute) }
 
 func (r *Runtime) stdout() io.Writer {
 	if r.Stdout != nil {
@@ -350,7 +400,7 @@ func policyError(err error) error {
 
 // call runs an event in a state.
 func (p *Policy) call(ctx context.Context, s *luastate.State, event string, args ...lua.LValue) ([]lua.LValue, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.runtime.Lua.event())
 	defer cancel()
 	if !kumo.Handles(s.L, event) {
 		return nil, false, nil
@@ -477,7 +527,7 @@ type LuaModule struct {
 // there with kumo.on are called through the module that is returned.
 func (r *Runtime) InstallLua(L *lua.LState) *LuaModule {
 	kumo.Install(L, r.module(func(string) {}))
-	return &LuaModule{r, luastate.Wrap(L)}
+	return &LuaModule{r, luastate.Wrap(L, r.Lua.options().Limits)}
 }
 
 // Call calls the handlers of an event. Without a handler, or if every handler passes on, it returns
@@ -658,7 +708,7 @@ func (r *Runtime) preload(L *lua.LState) error {
 		case loaded.RawGetString(name) != lua.LNil || preload.RawGetString(name) != lua.LNil:
 			return &ConfigError{Reason: fmt.Sprintf("LuaModules: %q is the name of a module that is there already", name)}
 		}
-		preload.RawSetString(name, L.NewFunction(load))
+		preload.RawSetString(name, L.NewFunction(luastate.GuardedModule(load)))
 	}
 	return nil
 }

@@ -1139,10 +1139,12 @@ type Runtime struct {
 	// called when a state requires it for the first time, and returns the module, as after
 	// [lua.LState.PreloadModule]: a table of functions, say, some of which make userdata of the host's. They
 	// run in many states at once, so what they share must be safe for that; what waits must obey L.Context().
-	// A panic in one is an error of the call of Lua that it happened in: where the script does not catch it with
-	// pcall, a message is Transient and the state is not used again. A file of the same name beside the policy is
+	// A panic in one ends the call of Lua that it happened in, whatever the script does to catch it: a message is
+	// Transient, and the state is not used again. A file of the same name beside the policy is
 	// not found; a name that require knows already is an error of LoadPolicy.
 	LuaModules map[string]lua.LGFunction
+	// Lua bounds what policies may take, and says what of the standard library they have.
+	Lua LuaLimits
 	// Stdout is where print in a policy writes, from several goroutines at once; nil: os.Stdout.
 	Stdout io.Writer
 

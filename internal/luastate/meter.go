@@ -2,7 +2,6 @@ package luastate
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -195,31 +194,6 @@ func Outside(L *lua.LState, call func()) {
 		defer r.uncount()
 	}
 	call()
-}
-
-// Guarded is a function of the host's, of which nobody knows how it behaves: it is Outside, and a panic in it ends the
-// call, whatever the program does to catch it.
-func Guarded(fn lua.LGFunction) lua.LGFunction {
-	return func(L *lua.LState) int {
-		r := runOf(L)
-		if r == nil {
-			return fn(L)
-		}
-		defer func() {
-			r.uncount()
-			switch p := recover().(type) {
-			case nil:
-			case *lua.ApiError: // an error of Lua, on its way
-				panic(p)
-			default:
-				if p != callStackOverflow {
-					r.stop(fmt.Errorf("%w: %v", ErrPanic, p))
-				}
-				panic(p)
-			}
-		}()
-		return fn(L)
-	}
 }
 
 // WithContext makes Lua run with ctx, which derives from L.Context(), until restore is called. The limits of the
