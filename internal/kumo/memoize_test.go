@@ -508,3 +508,42 @@ func TestMemoizeSize(t *testing.T) {
 		t.Errorf("%d bytes are left", size)
 	}
 }
+
+// A state that waited may not have noticed yet that what it waited for is there: it waits for nobody.
+func TestMemoizeNoCycle(t *testing.T) {
+	var all memos
+	if err := all.named(memoSettings{Name: "f", TTL: time.Hour, Capacity: 10}); err != nil {
+		t.Fatal(err)
+	}
+	c, a, b := all.find("f"), &module{}, &module{}
+	_, _, first, _ := c.enter(a, "first")
+	_, _, second, _ := c.enter(b, "second")
+	if err := all.queueUp(b, first); err != nil {
+		t.Fatal(err)
+	}
+	if err := all.queueUp(a, second); !errors.Is(err, errPopulatesItself) {
+		t.Error("a cycle:", err)
+	}
+	c.land(first, 0, 0)
+	if err := all.queueUp(a, second); err != nil {
+		t.Error("no cycle:", err)
+	}
+}
+
+// However many caches there are, all of them together are bounded.
+func TestMemoizeSizeOfManyCaches(t *testing.T) {
+	var all memos
+	for i := range 100 {
+		settings := memoSettings{Name: fmt.Sprint(i), TTL: time.Hour, Capacity: 2}
+		if err := all.named(settings); err != nil {
+			t.Fatal(err)
+		}
+		c := all.find(settings.Name)
+		_, _, f, _ := c.enter(&module{}, "key")
+		f.kept = true
+		c.land(f, 0, maxFrozenSize)
+	}
+	if size := all.size.Load(); size > maxMemoSize || size < maxMemoSize/2 {
+		t.Errorf("%d MiB are kept", size>>20)
+	}
+}
