@@ -24,8 +24,11 @@ type frozenField struct{ key, value frozen }
 type thaw func(m *module, L *lua.LState) lua.LValue
 
 // freezer is the Go value of a userdata that may be kept. What its thaw makes shares with it only what nobody
-// writes to any more.
+// writes to any more. One that may be large has a Size, about the bytes that it takes.
 type freezer interface{ freeze() thaw }
+
+// userdataSize is what a userdata takes besides its Size.
+const userdataSize = 1024
 
 // Bounds of what is kept of one call.
 const (
@@ -70,7 +73,10 @@ func (b *icebox) freeze(v lua.LValue) (frozen, error) {
 			return c.freezeIn(b)
 		}
 		if t := freezeValue(v.Value); t != nil {
-			b.size += 1024
+			b.size += userdataSize
+			if large, ok := v.Value.(interface{ Size() int }); ok {
+				b.size += int64(large.Size())
+			}
 			return t, nil
 		}
 	}
@@ -158,6 +164,34 @@ func (c *config) freeze() thaw {
 		return &lua.LUserData{Value: &config{name: name, value: value}, Env: L.Env, Metatable: m.configType(L)}
 	}
 }
+
+func (c *config) Size() int {
+	tree, err := plainConfig(c.value)
+	if err != nil {
+		return 0
+	}
+	return treeSize(tree)
+}
+
+// treeSize is about what a plain tree takes in memory.
+func treeSize(tree any) int {
+	size := 32
+	switch tree := tree.(type) {
+	case string:
+		size += len(tree)
+	case []any:
+		for _, v := range tree {
+			size += treeSize(v)
+		}
+	case map[string]any:
+		for name, v := range tree {
+			size += len(name) + treeSize(v)
+		}
+	}
+	return size
+}
+
+func (a *Address) Size() int { return len(a.User) + len(a.Domain) + len(a.Email) }
 
 func (a *Address) freeze() thaw {
 	address := *a

@@ -18,6 +18,7 @@ type luaMap struct {
 	index mapIndex
 	// fixed says that Lua cannot write to it, and shared that other states read the same index.
 	fixed, shared bool
+	size          int64 // about what a shared index takes
 }
 
 // mapIndex is how a map finds its values.
@@ -169,8 +170,10 @@ func (c *luaMap) unshare() error {
 func (c *luaMap) freezeIn(b *icebox) (frozen, error) {
 	b.depth++
 	defer func() { b.depth-- }()
-	index, fixed := c.index, c.fixed
-	if !c.shared {
+	index, fixed, before := c.index, c.fixed, b.size
+	if c.shared {
+		b.size += c.size
+	} else {
 		index = c.index.empty()
 		if err := c.index.each(func(key string, v mapped) error {
 			b.size += mapEntrySize + int64(len(key))
@@ -183,8 +186,9 @@ func (c *luaMap) freezeIn(b *icebox) (frozen, error) {
 			return nil, err
 		}
 	}
+	size := b.size - before
 	return thaw(func(m *module, L *lua.LState) lua.LValue {
-		return (&luaMap{m: m, L: L, index: index, fixed: fixed, shared: true}).userdata()
+		return (&luaMap{m: m, L: L, index: index, fixed: fixed, shared: true, size: size}).userdata()
 	}), nil
 }
 

@@ -24,7 +24,8 @@ type memos struct {
 }
 
 const (
-	maxMemos    = 4096      // names of caches
+	maxMemos    = 4096 // names of caches
+	maxMemoName = 1024
 	maxMemoSize = 256 << 20 // of all entries of all caches
 )
 

@@ -135,6 +135,7 @@ func TestMemoizeParams(t *testing.T) {
 		{`kumo.memoize(print, {name = 'a', ttl = '1m', capacity = 1, oops = 2})`, "", "oops"},
 		{`kumo.memoize(print, {name = 'a', ttl = 'soon', capacity = 1})`, "", "ttl: "},
 		{`kumo.memoize(print, {name = 'a', ttl = 1, capacity = 1.5})`, "", "capacity: "},
+		{`kumo.memoize(print, {name = ('a'):rep(1025), ttl = 1, capacity = 1})`, "", "name: is longer than 1024 bytes"},
 		{`kumo.memoize(print)`, "", "table expected"},
 		{`kumo.memoize('x', {})`, "", "function expected"},
 		{`type(kumo.memoize(print, {name = 'a', ttl = 1.5, capacity = 1, invalidate_with_epoch = true, populate_timeout = '5s',
@@ -545,5 +546,32 @@ func TestMemoizeSizeOfManyCaches(t *testing.T) {
 	}
 	if size := all.size.Load(); size > maxMemoSize || size < maxMemoSize/2 {
 		t.Errorf("%d MiB are kept", size>>20)
+	}
+}
+
+// What many states share counts for as much as it takes, each time that it is kept: what one cache has dropped, others
+// may still have.
+func TestFrozenSizes(t *testing.T) {
+	s := newState(t, stubs(), `
+		long = ('x'):rep(1000000)
+		config = kumo.make_queue_config {a = long}
+		map = kumo.domain_map.new {['a.example'] = long}
+		remembered = kumo.memoize(function() return map end, {name = 'map', ttl = 60, capacity = 1})()
+		file = kumo.shaping.load {'`+write(t, "a.toml", "['a.example']\nmx_rollup = false\nehlo_domain = '"+strings.Repeat("x", 1000000)+"'")+`'}`)
+	for _, name := range []string{"config", "map", "remembered", "file"} {
+		var box icebox
+		if _, err := box.freeze(s.L.GetGlobal(name)); err != nil || box.size < 1000000 || box.size > maxFrozenSize {
+			t.Errorf("%s: %d bytes, %v", name, box.size, err)
+		}
+	}
+}
+
+// A long key is told from every short one.
+func TestMemoizeLongKey(t *testing.T) {
+	s := newState(t, stubs(), "")
+	s.L.Push(lua.LString(strings.Repeat("x", 2*maxMemoKey)))
+	key, err := memoKey(s.L)
+	if err != nil || len(key) > maxMemoKey || !strings.HasPrefix(key, "#") {
+		t.Errorf("%q, %v", key, err)
 	}
 }

@@ -29,7 +29,10 @@ type shaping struct {
 
 	warnings, errors []string
 	hash             string
+	size             int // about what it takes in memory
 }
+
+func (s *shaping) Size() int { return s.size }
 
 func (s *shaping) freeze() thaw {
 	return func(m *module, L *lua.LState) lua.LValue { return m.newShaping(L, s) }

@@ -367,10 +367,10 @@ func FuzzParseShaping(f *testing.F) {
 			t.Fatal(err)
 		}
 		l.merge(file, found)
-		before, err := l.made.sum()
-		if err != nil {
+		if l.made.sum() != nil {
 			return // JSON knows no infinite numbers
 		}
+		before := l.made.hash
 		for _, domain := range []string{"workspace.example", "single.example", "a"} {
 			params, err := l.made.pathParams(t.Context(), domain, "ip-1", "mx.plain.example")
 			if err != nil {
@@ -378,7 +378,7 @@ func FuzzParseShaping(f *testing.F) {
 			}
 			luastate.FromTree(s.L, params)
 		}
-		if after, err := l.made.sum(); err != nil || after != before {
+		if err := l.made.sum(); err != nil || l.made.hash != before {
 			t.Errorf("asking changes what was loaded")
 		}
 	})

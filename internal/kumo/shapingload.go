@@ -117,8 +117,7 @@ func (l *shapingLoader) load(ctx context.Context, paths []string) (*shaping, err
 	if err := l.findings(ctx, found); err != nil {
 		return nil, err
 	}
-	l.made.hash, err = l.made.sum()
-	return &l.made, err
+	return &l.made, l.made.sum()
 }
 
 // read gives an empty file where its trouble is only to be noted.
@@ -319,8 +318,8 @@ func (l *shapingLoader) findings(ctx context.Context, found map[string]shapingMX
 	return nil
 }
 
-// sum is the same for what is the same.
-func (s *shaping) sum() (string, error) {
+// sum finds the hash, which is the same for what is the same, and the size.
+func (s *shaping) sum() error {
 	type section struct {
 		Params  map[string]any
 		Sources map[string]map[string]any
@@ -342,8 +341,9 @@ func (s *shaping) sum() (string, error) {
 	}
 	text, err := json.Marshal([]any{plain(s.sites), plain(s.domains), providers, s.warnings, s.errors})
 	if err != nil {
-		return "", err
+		return err
 	}
 	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
+	s.hash, s.size = hex.EncodeToString(sum[:]), 4*len(text)
+	return nil
 }
