@@ -125,6 +125,7 @@ func TestSerdeJSONBounds(t *testing.T) {
 		{`s.json_encode((function() local t = {1} for _ = 1, 40 do t = {t, t} end return t end)())`, "", "more than 1048576 values"},
 		{`s.json_encode((function() local c, t = kumo.make_queue_config {a = ('x'):rep(1000000)}, {}
 			for i = 1, 100 do t[i] = c end return t end)())`, "", "the strings are longer than 16 MiB together"},
+		{`s.json_parse '"caf\233"'`, "", "json_parse: parsing \"\\\"caf\\xe9\\\"\" as json: it is not UTF-8"},
 		{`s.json_encode_pretty {b = {}, a = {1}}`, "{\n  \"a\": [\n    1\n  ],\n  \"b\": {}\n}", ""},
 	})
 }
