@@ -76,7 +76,9 @@ func shapingList(get func(*shaping) any) lua.LGFunction {
 func shapingPathConfig(L *lua.LState) int {
 	s := checkShaping(L)
 	domain, source, site := L.CheckString(2), L.CheckString(3), L.CheckString(4)
-	params, err := s.pathParams(contextOf(L), domain, source, site)
+	params, err := outside(L, func(ctx context.Context) (map[string]any, error) {
+		return s.pathParams(ctx, domain, source, site)
+	})
 	if err != nil {
 		luastate.Raise(L, fmt.Errorf("get_egress_path_config: %w", err))
 	}

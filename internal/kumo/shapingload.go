@@ -53,7 +53,7 @@ func (m *module) shapingLoad(L *lua.LState) int {
 		e.File, e.Line = luastate.Where(L)
 		luastate.Raise(L, e)
 	}
-	s, err := l.load(contextOf(L), files)
+	s, err := outside(L, func(ctx context.Context) (*shaping, error) { return l.load(ctx, files) })
 	if err != nil {
 		luastate.Raise(L, fmt.Errorf("shaping.load: %w", err))
 	}
@@ -189,12 +189,20 @@ func (l *shapingLoader) lookUp(ctx context.Context, files []*shapingFile) (map[s
 		}
 	}
 	var mu sync.Mutex
+	var panicked any
 	var group sync.WaitGroup
 	room := make(chan struct{}, shapingLookups)
 	for _, domain := range slices.Sorted(maps.Keys(found)) {
 		room <- struct{}{}
 		group.Go(func() {
-			defer func() { <-room }()
+			defer func() {
+				if p := recover(); p != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					panicked = p
+				}
+				<-room
+			}()
 			mx, err := l.options.Sites(ctx, domain)
 			mu.Lock()
 			defer mu.Unlock()
@@ -202,6 +210,9 @@ func (l *shapingLoader) lookUp(ctx context.Context, files []*shapingFile) (map[s
 		})
 	}
 	group.Wait()
+	if panicked != nil {
+		panic(panicked) // where those who call Lua can recover
+	}
 	return found, context.Cause(ctx)
 }
 
