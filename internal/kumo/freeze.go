@@ -3,6 +3,7 @@ package kumo
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -65,7 +66,7 @@ func (b *icebox) freeze(v lua.LValue) (frozen, error) {
 	case lua.LNumber:
 		return float64(v), nil
 	case lua.LString:
-		return string(v), nil
+		return strings.Clone(string(v)), nil // which may be cut from a much longer one
 	case *lua.LTable:
 		return b.table(v)
 	case *lua.LUserData:

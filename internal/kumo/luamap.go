@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	lua "github.com/yuin/gopher-lua"
 
@@ -181,7 +182,7 @@ func (c *luaMap) freezeIn(b *icebox) (frozen, error) {
 			if err != nil {
 				return fmt.Errorf("%s[%q]: %w", c.index.name(), excerpt(key), err)
 			}
-			return index.set(key, mapped{kept: kept})
+			return index.set(strings.Clone(key), mapped{kept: kept})
 		}); err != nil {
 			return nil, err
 		}

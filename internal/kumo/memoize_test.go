@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	lua "github.com/yuin/gopher-lua"
 
@@ -573,5 +574,15 @@ func TestMemoizeLongKey(t *testing.T) {
 	key, err := memoKey(s.L)
 	if err != nil || len(key) > maxMemoKey || !strings.HasPrefix(key, "#") {
 		t.Errorf("%q, %v", key, err)
+	}
+}
+
+// A short text that was cut from a long one does not keep the long one.
+func TestFrozenTextIsItsOwn(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	var box icebox
+	kept, err := box.freeze(lua.LString(long[:5]))
+	if err != nil || kept != "xxxxx" || unsafe.StringData(kept.(string)) == unsafe.StringData(long) {
+		t.Errorf("%v, %v", kept, err)
 	}
 }
