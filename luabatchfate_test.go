@@ -15,6 +15,7 @@ import (
 // fates is a policy whose batches note each message, and then do with it what its meta says.
 const fates = `
 	kumo.on('make.it', function()
+		kumo.sleep(0.3)
 		if fails then error 'no luck' end
 		local c = {}
 		function c:send_batch(messages)
