@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -584,5 +585,42 @@ func TestFrozenTextIsItsOwn(t *testing.T) {
 	kept, err := box.freeze(lua.LString(long[:5]))
 	if err != nil || kept != "xxxxx" || unsafe.StringData(kept.(string)) == unsafe.StringData(long) {
 		t.Errorf("%v, %v", kept, err)
+	}
+}
+
+// Functions that need each other, but never in a circle, in many states that some leave: everybody gets what is his, and
+// nobody is told of a circle.
+func TestMemoizeNestedInManyStates(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 8))
+			r := &memoRig{t: t, options: stubs(), source: `
+local f
+f = kumo.memoize(function(n)
+  kumo.sleep(n % 3)
+  if n < 2 then return n end
+  return f(n - 1) + f(n - 2)
+end, {name = 'f', ttl = 2, capacity = 8})
+run = f`}
+			fibonacci := []int{0, 1, 1, 2, 3, 5, 8, 13, 21, 34}
+			var group sync.WaitGroup
+			for range 12 {
+				s, n := r.state(), random.IntN(len(fibonacci))
+				start, patience := time.Duration(random.IntN(20))*time.Second, time.Duration(1+random.IntN(40))*time.Second
+				group.Go(func() {
+					time.Sleep(start)
+					ctx, cancel := context.WithTimeout(t.Context(), patience)
+					defer cancel()
+					got, err := r.call(ctx, s, lua.LNumber(n))
+					if err == nil && got != fmt.Sprint(fibonacci[n]) || err != nil && !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("seed %d: f(%d) = %q, %v", seed, n, got, err)
+					}
+				})
+			}
+			group.Wait()
+			if c := r.options.memos.find("f"); len(c.flights) != 0 || len(r.options.memos.waiting) != 0 {
+				t.Errorf("seed %d: %d flights, %d waiting", seed, len(c.flights), len(r.options.memos.waiting))
+			}
+		})
 	}
 }
