@@ -177,7 +177,7 @@ func (c *luaMap) freezeIn(b *icebox) (frozen, error) {
 	} else {
 		index = c.index.empty()
 		if err := c.index.each(func(key string, v mapped) error {
-			b.size += mapEntrySize + int64(len(key))
+			b.size += mapEntrySize*int64(1+strings.Count(key, ".")) + int64(len(key))
 			kept, err := b.freeze(v.in(c.m, c.L))
 			if err != nil {
 				return fmt.Errorf("%s[%q]: %w", c.index.name(), excerpt(key), err)
@@ -193,7 +193,7 @@ func (c *luaMap) freezeIn(b *icebox) (frozen, error) {
 	}), nil
 }
 
-// mapEntrySize is about what an entry of a map takes.
+// mapEntrySize is about what an entry of a map takes, for each label of its key.
 const mapEntrySize = 256
 
 var errMapInMap = errors.New("a map in a map cannot be written as data")

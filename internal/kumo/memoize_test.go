@@ -557,10 +557,12 @@ func TestFrozenSizes(t *testing.T) {
 	s := newState(t, stubs(), `
 		long = ('x'):rep(1000000)
 		config = kumo.make_queue_config {a = long}
+		labels = kumo.domain_map.new()
+		for i = 1, 20 do labels[('a.'):rep(500) .. i] = i end
 		map = kumo.domain_map.new {['a.example'] = long}
 		remembered = kumo.memoize(function() return map end, {name = 'map', ttl = 60, capacity = 1})()
 		file = kumo.shaping.load {'`+write(t, "a.toml", "['a.example']\nmx_rollup = false\nehlo_domain = '"+strings.Repeat("x", 1000000)+"'")+`'}`)
-	for _, name := range []string{"config", "map", "remembered", "file"} {
+	for _, name := range []string{"config", "map", "labels", "remembered", "file"} {
 		var box icebox
 		if _, err := box.freeze(s.L.GetGlobal(name)); err != nil || box.size < 1000000 || box.size > maxFrozenSize {
 			t.Errorf("%s: %d bytes, %v", name, box.size, err)
