@@ -187,6 +187,9 @@ func (c *luaMap) freezeIn(b *icebox) (frozen, error) {
 			return nil, err
 		}
 	}
+	if large, ok := index.(interface{ Size() int }); ok && !c.shared {
+		b.size += int64(large.Size())
+	}
 	size := b.size - before
 	return thaw(func(m *module, L *lua.LState) lua.LValue {
 		return (&luaMap{m: m, L: L, index: index, fixed: fixed, shared: true, size: size}).userdata()

@@ -559,10 +559,12 @@ func TestFrozenSizes(t *testing.T) {
 		config = kumo.make_queue_config {a = long}
 		labels = kumo.domain_map.new()
 		for i = 1, 20 do labels[('a.'):rep(500) .. i] = i end
+		expression = kumo.regex.compile '(?:abcdef){900}'
+		expressions = kumo.regex_set_map.new {['(?:abcdef){900}'] = 1}
 		map = kumo.domain_map.new {['a.example'] = long}
 		remembered = kumo.memoize(function() return map end, {name = 'map', ttl = 60, capacity = 1})()
 		file = kumo.shaping.load {'`+write(t, "a.toml", "['a.example']\nmx_rollup = false\nehlo_domain = '"+strings.Repeat("x", 1000000)+"'")+`'}`)
-	for _, name := range []string{"config", "map", "labels", "remembered", "file"} {
+	for _, name := range []string{"config", "expression", "expressions", "map", "labels", "remembered", "file"} {
 		var box icebox
 		if _, err := box.freeze(s.L.GetGlobal(name)); err != nil || box.size < 1000000 || box.size > maxFrozenSize {
 			t.Errorf("%s: %d bytes, %v", name, box.size, err)
