@@ -38,6 +38,8 @@ const (
 	maxFrozenSize   = 16 << 20
 )
 
+var errManyFrozen = fmt.Errorf("it has more than %d values", maxFrozenValues)
+
 // icebox counts while it freezes.
 type icebox struct {
 	depth, values int
@@ -52,7 +54,7 @@ func (b *icebox) freeze(v lua.LValue) (frozen, error) {
 	}
 	switch {
 	case b.values > maxFrozenValues:
-		return nil, fmt.Errorf("it has more than %d values", maxFrozenValues)
+		return nil, errManyFrozen
 	case b.size > maxFrozenSize:
 		return nil, fmt.Errorf("it is larger than %d MiB", maxFrozenSize>>20)
 	case b.depth > maxFrozenDepth:
@@ -100,6 +102,9 @@ func (b *icebox) table(tbl *lua.LTable) (frozen, error) {
 	b.depth++
 	defer func() { b.depth-- }()
 	length := tbl.Len()
+	if length > maxFrozenValues {
+		return nil, errManyFrozen
+	}
 	t := &frozenTable{list: make([]frozen, 0, length)}
 	for i := 1; i <= length; i++ {
 		v, err := b.freeze(tbl.RawGetInt(i))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -626,5 +627,18 @@ run = f`}
 				t.Errorf("seed %d: %d flights, %d waiting", seed, len(c.flights), len(r.options.memos.waiting))
 			}
 		})
+	}
+}
+
+// A table that is too long is refused before anything is made of it.
+func TestFrozenLength(t *testing.T) {
+	s := newState(t, stubs(), "sparse = {} sparse[2000000] = 1")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var box icebox
+	_, err := box.freeze(s.L.GetGlobal("sparse"))
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; err == nil || took > 8<<20 {
+		t.Errorf("%v, with %d bytes", err, took)
 	}
 }
