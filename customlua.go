@@ -1024,11 +1024,18 @@ func (e *luaEngine) carryBatch(ctx context.Context, lead *luaCall, b *gather.Bat
 	defer lease.Discard() // if something of the host's panics
 	s, _ := lease.Session()
 	calls := begun(b.Begin(func(n int) int { return 1 + lease.More(n-1) }))
+	for _, c := range calls {
+		c.res = abandoned
+	}
 	s.reused(lead.way, len(calls)-1)
 	s.sendBatch(calls, lead.way.watchdog())
 	b.Finish() // they need not wait for the end of the connection
 	e.finish(lease, s, lead.policy)
 }
+
+// abandoned is the result of a batch that the call which carries it does not come back from, because something of the
+// host's panics.
+var abandoned = Result{Status: Transient, Scope: ScopeMessage, MaybeDelivered: true, Err: errors.New("the call that carried the batch panicked")}
 
 func all(n int) int { return n }
 

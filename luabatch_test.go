@@ -463,3 +463,30 @@ func TestBatchesCountWhatIsTraced(t *testing.T) {
 		}
 	})
 }
+
+// TestAPanicOfATraceHook: the script has sent the messages; those whose call did not panic must not be told
+// that nothing happened.
+func TestAPanicOfATraceHook(t *testing.T) {
+	inBatches(t, `"batch_size": 2, "min_batch_size": 2, "max_batch_latency": "1s"`, "", batcher, func(s *batches) {
+		s.rt.Trace = &Trace{LuaCalled: func(c LuaCall) {
+			if c.Name == "send_batch" {
+				panic("hook")
+			}
+		}}
+		panicked := make(chan any, 1)
+		go func() {
+			defer func() { panicked <- recover() }()
+			s.p.Deliver(s.Context(), messageTo("a@hook.test"))
+		}()
+		time.Sleep(time.Millisecond)
+		s.deliver(s.Context(), nil, "b")
+		if p := <-panicked; p != "hook" {
+			s.Errorf("the one who led: %v", p)
+		}
+		s.calls.Wait()
+		r := s.outcomes["b"].Results[0]
+		if r.Status != Transient || !r.MaybeDelivered || r.Err == nil {
+			s.Errorf("%+v", r)
+		}
+	})
+}

@@ -115,10 +115,10 @@ func (g *Gatherer[K, T]) join(key K, m *member[K, T], rules Rules) (leading bool
 	}
 	m.batch = b
 	b.members = append(b.members, m)
-	if n := len(b.members); n >= rules.Size {
+	if n := len(b.members); n >= b.rules.Size {
 		b.shut()
 		b.ripen()
-	} else if n >= rules.Min || b.rules.Latency <= 0 || g.hurried {
+	} else if n >= b.rules.Min || b.rules.Latency <= 0 || g.hurried {
 		b.ripen()
 	}
 	return leading

@@ -345,3 +345,16 @@ func BenchmarkGather(b *testing.B) {
 		})
 	}
 }
+
+// The first call's rules are the batch's, whatever those of later ones are.
+func TestTheRulesOfTheFirst(t *testing.T) {
+	story(t, Rules{Size: 3, Min: 3, Latency: time.Minute}, func(r *rig) {
+		r.do(r.Context(), 1)
+		r.rules = Rules{Size: 10, Min: 1}
+		r.do(r.Context(), 2)
+		r.want("[]")
+		r.do(r.Context(), 3)
+		r.do(r.Context(), 4)
+		r.want("[[1 2 3] [4]]", 0, 0)
+	})
+}

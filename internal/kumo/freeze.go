@@ -3,6 +3,7 @@ package kumo
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	lua "github.com/yuin/gopher-lua"
@@ -24,8 +25,11 @@ type frozenField struct{ key, value frozen }
 type thaw func(m *module, L *lua.LState) lua.LValue
 
 // freezer is the Go value of a userdata that may be kept. What its thaw makes shares with it only what nobody
-// writes to any more.
+// writes to any more. One that may be large has a Size, about the bytes that it takes.
 type freezer interface{ freeze() thaw }
+
+// userdataSize is what a userdata takes besides its Size.
+const userdataSize = 1024
 
 // Bounds of what is kept of one call.
 const (
@@ -33,6 +37,8 @@ const (
 	maxFrozenValues = 1 << 20
 	maxFrozenSize   = 16 << 20
 )
+
+var errManyFrozen = fmt.Errorf("it has more than %d values", maxFrozenValues)
 
 // icebox counts while it freezes.
 type icebox struct {
@@ -48,7 +54,7 @@ func (b *icebox) freeze(v lua.LValue) (frozen, error) {
 	}
 	switch {
 	case b.values > maxFrozenValues:
-		return nil, fmt.Errorf("it has more than %d values", maxFrozenValues)
+		return nil, errManyFrozen
 	case b.size > maxFrozenSize:
 		return nil, fmt.Errorf("it is larger than %d MiB", maxFrozenSize>>20)
 	case b.depth > maxFrozenDepth:
@@ -62,7 +68,7 @@ func (b *icebox) freeze(v lua.LValue) (frozen, error) {
 	case lua.LNumber:
 		return float64(v), nil
 	case lua.LString:
-		return string(v), nil
+		return strings.Clone(string(v)), nil // which may be cut from a much longer one
 	case *lua.LTable:
 		return b.table(v)
 	case *lua.LUserData:
@@ -70,7 +76,10 @@ func (b *icebox) freeze(v lua.LValue) (frozen, error) {
 			return c.freezeIn(b)
 		}
 		if t := freezeValue(v.Value); t != nil {
-			b.size += 1024
+			b.size += userdataSize
+			if large, ok := v.Value.(interface{ Size() int }); ok {
+				b.size += int64(large.Size())
+			}
 			return t, nil
 		}
 	}
@@ -93,6 +102,9 @@ func (b *icebox) table(tbl *lua.LTable) (frozen, error) {
 	b.depth++
 	defer func() { b.depth-- }()
 	length := tbl.Len()
+	if length > maxFrozenValues {
+		return nil, errManyFrozen
+	}
 	t := &frozenTable{list: make([]frozen, 0, length)}
 	for i := 1; i <= length; i++ {
 		v, err := b.freeze(tbl.RawGetInt(i))
@@ -158,6 +170,34 @@ func (c *config) freeze() thaw {
 		return &lua.LUserData{Value: &config{name: name, value: value}, Env: L.Env, Metatable: m.configType(L)}
 	}
 }
+
+func (c *config) Size() int {
+	tree, err := plainConfig(c.value)
+	if err != nil {
+		return 0
+	}
+	return treeSize(tree)
+}
+
+// treeSize is about what a plain tree takes in memory.
+func treeSize(tree any) int {
+	size := 32
+	switch tree := tree.(type) {
+	case string:
+		size += len(tree)
+	case []any:
+		for _, v := range tree {
+			size += treeSize(v)
+		}
+	case map[string]any:
+		for name, v := range tree {
+			size += len(name) + treeSize(v)
+		}
+	}
+	return size
+}
+
+func (a *Address) Size() int { return len(a.User) + len(a.Domain) + len(a.Email) }
 
 func (a *Address) freeze() thaw {
 	address := *a

@@ -150,6 +150,7 @@ func TestFS(t *testing.T) {
 		{`f:write 'x'`, "", "is open for reading only"},
 		{`f.read()`, "", "call its methods with a colon"},
 		{`(function() f:close() f:close() return f:read() end)()`, "", "attempt to read a closed file handle"},
+		{`kumo.glob('*', ('x'):rep(5000))`, "", "the folder that the pattern is relative to is longer than 4096 bytes"},
 		{`fs.open(root .. '/a', 'w')`, "", "files can only be read"},
 		{`fs.open(root .. '/a', 'x')`, "", "unsupported file mode `x`"},
 		{`fs.open(root .. '/none')`, "", "failed to open " + root + "/none with mode r: " + root + "/none: no such file"},

@@ -107,8 +107,11 @@ func mustGlob(L *lua.LState, key globKey) []string {
 // begins with a dot has to be named with one. What cannot be looked into is left out. Names below base are relative
 // to it.
 func glob(ctx context.Context, pattern, base string) ([]string, error) {
-	if len(pattern) > maxPattern {
+	switch {
+	case len(pattern) > maxPattern:
 		return nil, fmt.Errorf("the pattern is longer than %d bytes", maxPattern)
+	case len(base) > maxPattern:
+		return nil, fmt.Errorf("the folder that the pattern is relative to is longer than %d bytes", maxPattern)
 	}
 	if _, err := path.Match(pattern, ""); err != nil {
 		return nil, err

@@ -184,6 +184,8 @@ local load = kumo.secrets.load`, []expression{
 		{`load {event_name = 'unknown', event_args = {}}`, "", `the event "unknown" returned nothing`},
 		{`load {event_name = 'get_number', event_args = {}}`, "", `returned a number, not a string`},
 		{`load {event_name = 'get_secret'}`, "", "has a list event_args"},
+		{`load {event_name = 'get_secret', event_args = (function() local t = {} for i = 1, 101 do t[i] = i end return t end)()}`,
+			"", "event_args has more than 100 elements"},
 		{`load {event_name = 1, event_args = {}}`, "", "event_name is a string"},
 		{`load {vault_mount = 'secret', vault_path = 'x'}`, "", "secrets in a vault are not available"},
 		{`load '/none'`, "", "secrets.load: key source: file /none: no such file"},

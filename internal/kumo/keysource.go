@@ -84,8 +84,11 @@ func (m *module) keyFromEvent(L *lua.LState, fields map[string]lua.LValue) (stri
 	if !ok {
 		return "", errors.New("a key source with event_name has a list event_args")
 	}
+	if args.Len() > maxEventArgs {
+		return "", fmt.Errorf("event_args has more than %d elements", maxEventArgs)
+	}
 	var values []lua.LValue
-	for i := 1; i <= min(args.Len(), maxEventArgs); i++ {
+	for i := 1; i <= args.Len(); i++ {
 		values = append(values, args.RawGetInt(i))
 	}
 	results, handled := m.ask(L, string(name), values...)

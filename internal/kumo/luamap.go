@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	lua "github.com/yuin/gopher-lua"
 
@@ -18,6 +19,7 @@ type luaMap struct {
 	index mapIndex
 	// fixed says that Lua cannot write to it, and shared that other states read the same index.
 	fixed, shared bool
+	size          int64 // about what a shared index takes
 }
 
 // mapIndex is how a map finds its values.
@@ -169,26 +171,32 @@ func (c *luaMap) unshare() error {
 func (c *luaMap) freezeIn(b *icebox) (frozen, error) {
 	b.depth++
 	defer func() { b.depth-- }()
-	index, fixed := c.index, c.fixed
-	if !c.shared {
+	index, fixed, before := c.index, c.fixed, b.size
+	if c.shared {
+		b.size += c.size
+	} else {
 		index = c.index.empty()
 		if err := c.index.each(func(key string, v mapped) error {
-			b.size += mapEntrySize + int64(len(key))
+			b.size += mapEntrySize*int64(1+strings.Count(key, ".")) + int64(len(key))
 			kept, err := b.freeze(v.in(c.m, c.L))
 			if err != nil {
 				return fmt.Errorf("%s[%q]: %w", c.index.name(), excerpt(key), err)
 			}
-			return index.set(key, mapped{kept: kept})
+			return index.set(strings.Clone(key), mapped{kept: kept})
 		}); err != nil {
 			return nil, err
 		}
 	}
+	if large, ok := index.(interface{ Size() int }); ok && !c.shared {
+		b.size += int64(large.Size())
+	}
+	size := b.size - before
 	return thaw(func(m *module, L *lua.LState) lua.LValue {
-		return (&luaMap{m: m, L: L, index: index, fixed: fixed, shared: true}).userdata()
+		return (&luaMap{m: m, L: L, index: index, fixed: fixed, shared: true, size: size}).userdata()
 	}), nil
 }
 
-// mapEntrySize is about what an entry of a map takes.
+// mapEntrySize is about what an entry of a map takes, for each label of its key.
 const mapEntrySize = 256
 
 var errMapInMap = errors.New("a map in a map cannot be written as data")

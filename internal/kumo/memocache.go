@@ -24,7 +24,8 @@ type memos struct {
 }
 
 const (
-	maxMemos    = 4096      // names of caches
+	maxMemos    = 4096 // names of caches
+	maxMemoName = 1024
 	maxMemoSize = 256 << 20 // of all entries of all caches
 )
 
@@ -50,6 +51,7 @@ type memo struct {
 	mu      sync.Mutex
 	entries map[string]*list.Element // of *memoEntry
 	order   list.List                // the most recently used first
+	size    int64                    // of all entries, about
 	flights map[string]*flight
 	swept   time.Time
 	gone    bool // replaced by one with other settings: keeps nothing any more
@@ -74,6 +76,16 @@ type flight struct {
 	kept   bool
 	value  frozen
 	err    error
+}
+
+// over says that nobody waits for it any more, if those who did may not have noticed yet.
+func (f *flight) over() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
 }
 
 var (
@@ -139,6 +151,11 @@ func (c *memo) enter(by *module, key string) (value frozen, found bool, f *fligh
 
 // land ends a flight, once; epoch is what it was when the flight began.
 func (c *memo) land(f *flight, epoch uint64, size int64) {
+	c.settle(f, epoch, size)
+	c.all.makeRoom()
+}
+
+func (c *memo) settle(f *flight, epoch uint64, size int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.landed {
@@ -159,8 +176,47 @@ func (c *memo) keep(e *memoEntry) {
 	}
 	c.sweep()
 	c.entries[e.key] = c.order.PushFront(e)
-	c.all.size.Add(e.size)
-	for len(c.entries) > c.settings.Capacity || c.all.size.Load() > maxMemoSize && len(c.entries) > 1 {
+	c.count(e.size)
+	for len(c.entries) > c.settings.Capacity {
+		c.drop(c.order.Back())
+	}
+}
+
+func (c *memo) count(size int64) {
+	c.size += size
+	c.all.size.Add(size)
+}
+
+// makeRoom halves whichever cache is the largest while all of them together are too large.
+func (s *memos) makeRoom() {
+	for s.size.Load() > maxMemoSize {
+		s.mu.Lock()
+		var largest *memo
+		var most int64
+		for _, c := range s.byName {
+			if size := c.held(); size > most {
+				largest, most = c, size
+			}
+		}
+		s.mu.Unlock()
+		if largest == nil {
+			return
+		}
+		largest.shrink(most / 2)
+	}
+}
+
+func (c *memo) held() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.size
+}
+
+// shrink drops what nobody has used for longest.
+func (c *memo) shrink(size int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.size > size {
 		c.drop(c.order.Back())
 	}
 }
@@ -185,7 +241,7 @@ func (c *memo) drop(at *list.Element) {
 	e := at.Value.(*memoEntry)
 	c.order.Remove(at)
 	delete(c.entries, e.key)
-	c.all.size.Add(-e.size)
+	c.count(-e.size)
 }
 
 // wait waits for the end of a flight of another state.
@@ -210,7 +266,7 @@ func (c *memo) wait(ctx context.Context, by *module, f *flight) error {
 func (s *memos) queueUp(by *module, f *flight) error {
 	s.waitMu.Lock()
 	defer s.waitMu.Unlock()
-	for next := f; next != nil; next = s.waiting[next.by] {
+	for next := f; next != nil && !next.over(); next = s.waiting[next.by] {
 		if next.by == by {
 			return errPopulatesItself
 		}

@@ -44,6 +44,9 @@ func memoParams(params *lua.LTable) (settings memoSettings, err error) {
 	if err == nil {
 		err = decode.Decode(tree, &settings)
 	}
+	if err == nil && len(settings.Name) > maxMemoName {
+		err = decode.Errorf("name", "is longer than %d bytes", maxMemoName)
+	}
 	settings.Detached = false
 	return settings, err
 }
@@ -198,7 +201,7 @@ func memoKey(L *lua.LState) (string, error) {
 	}
 	if len(key) > maxMemoKey {
 		sum := sha256.Sum256(key)
-		return string(sum[:]), nil
+		return "#" + string(sum[:]), nil // which no other key begins with
 	}
 	return string(key), nil
 }

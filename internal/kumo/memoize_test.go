@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	lua "github.com/yuin/gopher-lua"
 
@@ -135,6 +138,7 @@ func TestMemoizeParams(t *testing.T) {
 		{`kumo.memoize(print, {name = 'a', ttl = '1m', capacity = 1, oops = 2})`, "", "oops"},
 		{`kumo.memoize(print, {name = 'a', ttl = 'soon', capacity = 1})`, "", "ttl: "},
 		{`kumo.memoize(print, {name = 'a', ttl = 1, capacity = 1.5})`, "", "capacity: "},
+		{`kumo.memoize(print, {name = ('a'):rep(1025), ttl = 1, capacity = 1})`, "", "name: is longer than 1024 bytes"},
 		{`kumo.memoize(print)`, "", "table expected"},
 		{`kumo.memoize('x', {})`, "", "function expected"},
 		{`type(kumo.memoize(print, {name = 'a', ttl = 1.5, capacity = 1, invalidate_with_epoch = true, populate_timeout = '5s',
@@ -506,5 +510,135 @@ func TestMemoizeSize(t *testing.T) {
 	c.discard()
 	if size := all.size.Load(); size != 0 {
 		t.Errorf("%d bytes are left", size)
+	}
+}
+
+// A state that waited may not have noticed yet that what it waited for is there: it waits for nobody.
+func TestMemoizeNoCycle(t *testing.T) {
+	var all memos
+	if err := all.named(memoSettings{Name: "f", TTL: time.Hour, Capacity: 10}); err != nil {
+		t.Fatal(err)
+	}
+	c, a, b := all.find("f"), &module{}, &module{}
+	_, _, first, _ := c.enter(a, "first")
+	_, _, second, _ := c.enter(b, "second")
+	if err := all.queueUp(b, first); err != nil {
+		t.Fatal(err)
+	}
+	if err := all.queueUp(a, second); !errors.Is(err, errPopulatesItself) {
+		t.Error("a cycle:", err)
+	}
+	c.land(first, 0, 0)
+	if err := all.queueUp(a, second); err != nil {
+		t.Error("no cycle:", err)
+	}
+}
+
+// However many caches there are, all of them together are bounded.
+func TestMemoizeSizeOfManyCaches(t *testing.T) {
+	var all memos
+	for i := range 100 {
+		settings := memoSettings{Name: fmt.Sprint(i), TTL: time.Hour, Capacity: 2}
+		if err := all.named(settings); err != nil {
+			t.Fatal(err)
+		}
+		c := all.find(settings.Name)
+		_, _, f, _ := c.enter(&module{}, "key")
+		f.kept = true
+		c.land(f, 0, maxFrozenSize)
+	}
+	if size := all.size.Load(); size > maxMemoSize || size < maxMemoSize/2 {
+		t.Errorf("%d MiB are kept", size>>20)
+	}
+}
+
+// What many states share counts for as much as it takes, each time that it is kept: what one cache has dropped, others
+// may still have.
+func TestFrozenSizes(t *testing.T) {
+	s := newState(t, stubs(), `
+		long = ('x'):rep(1000000)
+		config = kumo.make_queue_config {a = long}
+		labels = kumo.domain_map.new()
+		for i = 1, 20 do labels[('a.'):rep(500) .. i] = i end
+		expression = kumo.regex.compile '(?:abcdef){900}'
+		expressions = kumo.regex_set_map.new {['(?:abcdef){900}'] = 1}
+		map = kumo.domain_map.new {['a.example'] = long}
+		remembered = kumo.memoize(function() return map end, {name = 'map', ttl = 60, capacity = 1})()
+		file = kumo.shaping.load {'`+write(t, "a.toml", "['a.example']\nmx_rollup = false\nehlo_domain = '"+strings.Repeat("x", 1000000)+"'")+`'}`)
+	for _, name := range []string{"config", "expression", "expressions", "map", "labels", "remembered", "file"} {
+		var box icebox
+		if _, err := box.freeze(s.L.GetGlobal(name)); err != nil || box.size < 1000000 || box.size > maxFrozenSize {
+			t.Errorf("%s: %d bytes, %v", name, box.size, err)
+		}
+	}
+}
+
+// A long key is told from every short one.
+func TestMemoizeLongKey(t *testing.T) {
+	s := newState(t, stubs(), "")
+	s.L.Push(lua.LString(strings.Repeat("x", 2*maxMemoKey)))
+	key, err := memoKey(s.L)
+	if err != nil || len(key) > maxMemoKey || !strings.HasPrefix(key, "#") {
+		t.Errorf("%q, %v", key, err)
+	}
+}
+
+// A short text that was cut from a long one does not keep the long one.
+func TestFrozenTextIsItsOwn(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	var box icebox
+	kept, err := box.freeze(lua.LString(long[:5]))
+	if err != nil || kept != "xxxxx" || unsafe.StringData(kept.(string)) == unsafe.StringData(long) {
+		t.Errorf("%v, %v", kept, err)
+	}
+}
+
+// Functions that need each other, but never in a circle, in many states that some leave: everybody gets what is his, and
+// nobody is told of a circle.
+func TestMemoizeNestedInManyStates(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 8))
+			r := &memoRig{t: t, options: stubs(), source: `
+local f
+f = kumo.memoize(function(n)
+  kumo.sleep(n % 3)
+  if n < 2 then return n end
+  return f(n - 1) + f(n - 2)
+end, {name = 'f', ttl = 2, capacity = 8})
+run = f`}
+			fibonacci := []int{0, 1, 1, 2, 3, 5, 8, 13, 21, 34}
+			var group sync.WaitGroup
+			for range 12 {
+				s, n := r.state(), random.IntN(len(fibonacci))
+				start, patience := time.Duration(random.IntN(20))*time.Second, time.Duration(1+random.IntN(40))*time.Second
+				group.Go(func() {
+					time.Sleep(start)
+					ctx, cancel := context.WithTimeout(t.Context(), patience)
+					defer cancel()
+					got, err := r.call(ctx, s, lua.LNumber(n))
+					if err == nil && got != fmt.Sprint(fibonacci[n]) || err != nil && !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("seed %d: f(%d) = %q, %v", seed, n, got, err)
+					}
+				})
+			}
+			group.Wait()
+			if c := r.options.memos.find("f"); len(c.flights) != 0 || len(r.options.memos.waiting) != 0 {
+				t.Errorf("seed %d: %d flights, %d waiting", seed, len(c.flights), len(r.options.memos.waiting))
+			}
+		})
+	}
+}
+
+// A table that is too long is refused before anything is made of it.
+func TestFrozenLength(t *testing.T) {
+	s := newState(t, stubs(), "sparse = {} sparse[2000000] = 1")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var box icebox
+	_, err := box.freeze(s.L.GetGlobal("sparse"))
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; err == nil || took > 8<<20 {
+		t.Errorf("%v, with %d bytes", err, took)
 	}
 }

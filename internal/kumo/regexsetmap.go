@@ -22,6 +22,15 @@ type pattern struct {
 func (*patternIndex) name() string      { return "regex_set_map.new" }
 func (p *patternIndex) empty() mapIndex { return &patternIndex{options: p.options} }
 
+// Size is about what the expressions take.
+func (p *patternIndex) Size() int {
+	size := 0
+	for _, pattern := range p.patterns {
+		size += pattern.re.Size()
+	}
+	return size
+}
+
 func (p *patternIndex) get(ctx context.Context, text string) (mapped, error) {
 	for _, pattern := range p.patterns {
 		matches, err := pattern.re.IsMatch(ctx, text)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
 
 // parseJSON reads one value, comments allowed, and nothing after it.
@@ -28,8 +29,12 @@ func parseJSON(text []byte) (any, error) {
 	return tree, nil
 }
 
-// jsonDecoder reads a text that is not too large, its comments left out.
+// jsonDecoder reads a text that is not too large, its comments left out. The decoder would put something else for what
+// is not UTF-8.
 func jsonDecoder(text []byte) (*json.Decoder, error) {
+	if !utf8.Valid(text) {
+		return nil, errors.New("it is not UTF-8")
+	}
 	text = blankComments(text)
 	if err := countJSON(text); err != nil {
 		return nil, err

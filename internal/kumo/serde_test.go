@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/BurntSushi/toml"
 	lua "github.com/yuin/gopher-lua"
 
 	"github.com/mtadelivery/delivery/internal/luastate"
@@ -68,6 +69,8 @@ func TestSerdeTOML(t *testing.T) {
 		{`s.toml_parse(('a.'):rep(40) .. 'a = 1')`, "", "more than 32 dots"},
 		{`s.toml_parse('a = "' .. ('['):rep(200) .. '" # ' .. ('['):rep(200) .. '\nb = 2').b`, "2", ""},
 		{`s.toml_parse('a = """\n' .. ('['):rep(200) .. '\\"""" # x\nb = \'' .. ('{'):rep(200) .. '\'').a:sub(-2)`, `["`, ""},
+		{`s.toml_parse('a = ["""x"""", ' .. ('['):rep(200))`, "", "nested more than 128 deep"}, // four quotes end it
+		{`s.toml_parse('a = """x""""" # ' .. ('['):rep(200)).a`, `x""`, ""},
 		{`s.toml_parse(('x'):rep(5000000))`, "", "the text is longer than 4194304 bytes"},
 		{`s.toml_parse('a = [' .. ('1,'):rep(1100000) .. ']')`, "", "more than 1048576 values"},
 	})
@@ -100,6 +103,10 @@ func TestSerdeYAML(t *testing.T) {
 		{`s.yaml_parse(('- '):rep(3000))`, "", "128"},
 		{`s.yaml_parse('[' .. ('a,'):rep(600000) .. ']')`, "", "more than 500000 values"},
 		{`s.yaml_parse('a: &a "' .. ('x'):rep(1000000) .. '"\nb: [' .. ('*a,'):rep(20) .. ']')`, "", "longer than 16 MiB"},
+		{`s.yaml_parse(('%TAG !a! b\n'):rep(2000) .. '---\na')`, "", "more than 1000 lines begin with %"},
+		{`s.yaml_parse(('%TAG !a! b\194\133'):rep(2000) .. '---\na')`, "", "more than 1000 lines begin with %"},
+		{`s.yaml_parse(('-\194\133'):rep(600000))`, "", "more than 500000 values"},
+		{`s.yaml_parse '%TAG !a! b\n---\nc'`, "c", ""},
 		{`s.yaml_encode {b = {1, {c = 2}}, a = 'yes', n = 3, e = {}, d = '2001-12-14', s = 'two\nlines'}`,
 			"a: 'yes'\nb:\n- 1\n- c: 2\nd: '2001-12-14'\ne: {}\n'n': 3\ns: |-\n  two\n  lines\n", ""},
 		{`s.yaml_encode '1'`, "'1'\n", ""},
@@ -116,6 +123,9 @@ func TestSerdeJSONBounds(t *testing.T) {
 		{`s.json_parse('[' .. ('[],'):rep(600000) .. '1]')`, "", "more than 1048576 values"},
 		{`s.json_parse(big())`, "", "the text is longer than 16777216 bytes"},
 		{`s.json_encode((function() local t = {1} for _ = 1, 40 do t = {t, t} end return t end)())`, "", "more than 1048576 values"},
+		{`s.json_encode((function() local c, t = kumo.make_queue_config {a = ('x'):rep(1000000)}, {}
+			for i = 1, 100 do t[i] = c end return t end)())`, "", "the strings are longer than 16 MiB together"},
+		{`s.json_parse '"caf\233"'`, "", "json_parse: parsing \"\\\"caf\\xe9\\\"\" as json: it is not UTF-8"},
 		{`s.json_encode_pretty {b = {}, a = {1}}`, "{\n  \"a\": [\n    1\n  ],\n  \"b\": {}\n}", ""},
 	})
 }
@@ -215,4 +225,44 @@ func installIn(o *Options, folder string) func(L *lua.LState) error {
 		Install(L, o)
 		return nil
 	}
+}
+
+// listDepth is how deep lists stand in each other.
+func listDepth(v any) int {
+	deepest := 0
+	switch v := v.(type) {
+	case []any:
+		for _, inner := range v {
+			deepest = max(deepest, listDepth(inner))
+		}
+		deepest++
+	case map[string]any:
+		for _, inner := range v {
+			deepest = max(deepest, listDepth(inner))
+		}
+	}
+	return deepest
+}
+
+// FuzzTOMLDepth: whatever stands before lists that are nested too deep for a parser that recurses, they are counted.
+func FuzzTOMLDepth(f *testing.F) {
+	for _, text := range []string{
+		`a = [1, `, `a = ["""x"""", `, `a = ["""x""""", `, `a = ["""\\"""""", `, `a = ["""\"""""", `, `a = ["", "\\", `,
+		"a = ['''x'''', ", "a = ['''x\\''''', ", "a = ['', '\\', ", "a = [ # \"\n", "a = [\"\"\"\\\n\"\"\"\"\", ", "a = [{'\"' = 1}, ",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		text += strings.Repeat("[", maxParsedDepth) + strings.Repeat("]", maxParsedDepth+1)
+		var fields map[string]any
+		if len(text) > 1<<12 {
+			return
+		}
+		if _, err := toml.Decode(text, &fields); err != nil || listDepth(fields) <= maxParsedDepth {
+			return
+		}
+		if countTOML([]byte(text)) == nil {
+			t.Errorf("%q is let in", text)
+		}
+	})
 }

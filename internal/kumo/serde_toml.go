@@ -100,7 +100,10 @@ func tomlStringLength(text []byte) int {
 			case text[i] == '\\' && quote == '"':
 				i++
 			case bytes.HasPrefix(text[i:], long):
-				return i + 3
+				// It may have quotes of its own before those that end it.
+				for i += 3; i < len(text) && text[i] == quote; i++ {
+				}
+				return i
 			}
 		}
 		return len(text)

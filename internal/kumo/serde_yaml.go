@@ -11,8 +11,9 @@ import (
 
 // A node of the parser takes some 200 bytes, and two bytes of text can make one.
 const (
-	maxYAML      = 4 << 20
-	maxYAMLMarks = 500_000
+	maxYAML           = 4 << 20
+	maxYAMLMarks      = 500_000
+	maxYAMLDirectives = 1000
 )
 
 // parseYAML reads one document of YAML 1.2 as upstream does: dates are strings, a merge key is a key like any
@@ -41,22 +42,30 @@ func parseYAML(text []byte) (tree any, err error) {
 	return w.value(&documents[0])
 }
 
-// countYAML bounds the number of nodes from above. What stands in a string is counted too, but only marks that
-// YAML could mean are.
+// countYAML bounds the number of nodes from above, and that of directives, each of which the parser compares with all
+// others. What stands in a string is counted too, but only marks that YAML could mean are. Besides those of ASCII it
+// has the line breaks U+0085, U+2028 and U+2029.
 func countYAML(text []byte) error {
-	marks := 0
+	marks, directives := 0, 0
 	for i, b := range text {
 		switch b {
 		case '[', '{', ',':
 			marks++
 		case ':', '-', '?':
-			if i+1 == len(text) || bytes.IndexByte([]byte(" \t\r\n"), text[i+1]) >= 0 {
+			if i+1 == len(text) || bytes.IndexByte([]byte(" \t\r\n\xc2\xe2"), text[i+1]) >= 0 {
 				marks++
+			}
+		case '%':
+			if i == 0 || bytes.IndexByte([]byte("\r\n\x85\xa8\xa9"), text[i-1]) >= 0 {
+				directives++
 			}
 		}
 	}
-	if marks > maxYAMLMarks {
+	switch {
+	case marks > maxYAMLMarks:
 		return fmt.Errorf("it has more than %d values", maxYAMLMarks)
+	case directives > maxYAMLDirectives:
+		return fmt.Errorf("more than %d lines begin with %%", maxYAMLDirectives)
 	}
 	return nil
 }

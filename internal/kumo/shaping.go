@@ -29,7 +29,10 @@ type shaping struct {
 
 	warnings, errors []string
 	hash             string
+	size             int // about what it takes in memory
 }
+
+func (s *shaping) Size() int { return s.size }
 
 func (s *shaping) freeze() thaw {
 	return func(m *module, L *lua.LState) lua.LValue { return m.newShaping(L, s) }
@@ -73,7 +76,9 @@ func shapingList(get func(*shaping) any) lua.LGFunction {
 func shapingPathConfig(L *lua.LState) int {
 	s := checkShaping(L)
 	domain, source, site := L.CheckString(2), L.CheckString(3), L.CheckString(4)
-	params, err := s.pathParams(contextOf(L), domain, source, site)
+	params, err := outside(L, func(ctx context.Context) (map[string]any, error) {
+		return s.pathParams(ctx, domain, source, site)
+	})
 	if err != nil {
 		luastate.Raise(L, fmt.Errorf("get_egress_path_config: %w", err))
 	}

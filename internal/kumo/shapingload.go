@@ -53,7 +53,7 @@ func (m *module) shapingLoad(L *lua.LState) int {
 		e.File, e.Line = luastate.Where(L)
 		luastate.Raise(L, e)
 	}
-	s, err := l.load(contextOf(L), files)
+	s, err := outside(L, func(ctx context.Context) (*shaping, error) { return l.load(ctx, files) })
 	if err != nil {
 		luastate.Raise(L, fmt.Errorf("shaping.load: %w", err))
 	}
@@ -117,8 +117,7 @@ func (l *shapingLoader) load(ctx context.Context, paths []string) (*shaping, err
 	if err := l.findings(ctx, found); err != nil {
 		return nil, err
 	}
-	l.made.hash, err = l.made.sum()
-	return &l.made, err
+	return &l.made, l.made.sum()
 }
 
 // read gives an empty file where its trouble is only to be noted.
@@ -190,12 +189,20 @@ func (l *shapingLoader) lookUp(ctx context.Context, files []*shapingFile) (map[s
 		}
 	}
 	var mu sync.Mutex
+	var panicked any
 	var group sync.WaitGroup
 	room := make(chan struct{}, shapingLookups)
 	for _, domain := range slices.Sorted(maps.Keys(found)) {
 		room <- struct{}{}
 		group.Go(func() {
-			defer func() { <-room }()
+			defer func() {
+				if p := recover(); p != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					panicked = p
+				}
+				<-room
+			}()
 			mx, err := l.options.Sites(ctx, domain)
 			mu.Lock()
 			defer mu.Unlock()
@@ -203,6 +210,9 @@ func (l *shapingLoader) lookUp(ctx context.Context, files []*shapingFile) (map[s
 		})
 	}
 	group.Wait()
+	if panicked != nil {
+		panic(panicked) // where those who call Lua can recover
+	}
 	return found, context.Cause(ctx)
 }
 
@@ -319,8 +329,8 @@ func (l *shapingLoader) findings(ctx context.Context, found map[string]shapingMX
 	return nil
 }
 
-// sum is the same for what is the same.
-func (s *shaping) sum() (string, error) {
+// sum finds the hash, which is the same for what is the same, and the size.
+func (s *shaping) sum() error {
 	type section struct {
 		Params  map[string]any
 		Sources map[string]map[string]any
@@ -342,8 +352,9 @@ func (s *shaping) sum() (string, error) {
 	}
 	text, err := json.Marshal([]any{plain(s.sites), plain(s.domains), providers, s.warnings, s.errors})
 	if err != nil {
-		return "", err
+		return err
 	}
 	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
+	s.hash, s.size = hex.EncodeToString(sum[:]), 4*len(text)
+	return nil
 }

@@ -269,6 +269,9 @@ func (m *module) timeAdd(L *lua.LState) int {
 func (m *module) timeSub(L *lua.LState) int {
 	t := checkTime(L, 1)
 	if d, ok := asDelta(L.Get(2)); ok {
+		if d == math.MinInt64 { // which has no opposite
+			luastate.Raise(L, fmt.Errorf("a Time minus a TimeDelta: %w", errDeltaRange))
+		}
 		return m.pushTime(L, "Time - TimeDelta", t.Add(-d))
 	}
 	other, ok := asTime(L.Get(2))

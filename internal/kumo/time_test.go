@@ -59,6 +59,7 @@ local function delta(x) return time.parse_duration(x) end`, []expression{
 		{`(delta '10 seconds' - delta(20)).seconds`, "-10", ""},
 		{`(delta '10 seconds' + delta(20)).human`, "30s", ""},
 		{`delta(9e9 - 1) + delta(9e9 - 1)`, "", "longer than 292 years"},
+		{`t - (delta(-8e9) + delta(-1223372036) + delta(-0.854775808))`, "", "longer than 292 years"},
 		{`delta(1e10)`, "", "parse_duration: 1"},
 		{`delta 'soon'`, "", "parse_duration: "},
 		{`delta {}`, "", "want a number of seconds"},

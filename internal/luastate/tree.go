@@ -92,10 +92,33 @@ func (w *treeWriter) value(v lua.LValue) (any, *TreeError) {
 			if err != nil {
 				return nil, &TreeError{Reason: err.Error(), cause: err}
 			}
+			if err := w.countAll(tree); err != nil { // one object may stand in a million places
+				return nil, err
+			}
 			return tree, nil
 		}
 	}
 	return nil, &TreeError{Reason: "a " + v.Type().String() + " cannot stand here"}
+}
+
+// countAll takes a tree into account that is there already.
+func (w *treeWriter) countAll(tree any) *TreeError {
+	text, _ := tree.(string)
+	err := w.count(len(text))
+	switch tree := tree.(type) {
+	case []any:
+		for i := 0; i < len(tree) && err == nil; i++ {
+			err = w.countAll(tree[i])
+		}
+	case map[string]any:
+		for name, v := range tree {
+			w.bytes += len(name)
+			if err == nil {
+				err = w.countAll(v)
+			}
+		}
+	}
+	return err
 }
 
 func (w *treeWriter) table(tbl *lua.LTable) (any, *TreeError) {
