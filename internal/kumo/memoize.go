@@ -119,22 +119,18 @@ func (m *module) populate(L *lua.LState, c *memo, f *flight, fn *lua.LFunction) 
 
 // callWithin calls fn with the arguments on the stack, bounded by populate_timeout.
 func (m *module) callWithin(L *lua.LState, c *memo, fn *lua.LFunction) ([]lua.LValue, error) {
-	outer, top := L.Context(), L.GetTop()
+	top := L.GetTop()
 	ctx, cancel := context.WithTimeoutCause(contextOf(L), c.settings.PopulateTimeout, errPopulateTimeout)
 	defer cancel()
 	L.Push(fn)
 	for i := 1; i <= top; i++ {
 		L.Push(L.Get(i))
 	}
-	L.SetContext(ctx)
+	back := luastate.WithContext(L, ctx)
 	restore := forbidYield(L)
-	err := L.PCall(top, lua.MultRet, nil)
+	err := luastate.PCall(L, top, lua.MultRet, nil, true)
 	restore()
-	if outer != nil {
-		L.SetContext(outer)
-	} else {
-		L.RemoveContext()
-	}
+	back()
 	if err != nil {
 		if ctx.Err() != nil && contextOf(L).Err() == nil {
 			err = errPopulateTimeout

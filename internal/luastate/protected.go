@@ -2,6 +2,7 @@ package luastate
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
@@ -10,12 +11,13 @@ import (
 	lua "github.com/yuin/gopher-lua"
 )
 
-// PCall calls the function below its nargs arguments on the stack, as L.PCall does, with two differences.
+// PCall calls the function below its nargs arguments on the stack, as L.PCall does, with three differences.
 //
 // The variables that closures share with the functions outside stay shared: when an error is raised,
-// gopher-lua gives every closure on the whole stack a copy of its own, unless there is a handler, and then leaves those of
-// the functions that the error ends pointing into a stack that others use from then on. Here the handler does what
-// has to be done.
+// gopher-lua gives every closure on the whole stack a copy of its own, unless there is a handler, and then leaves
+// those of the functions that the error ends pointing into a stack that others use from then on.
+//
+// A panic of Go code ends the call from outside: no program can know what it left behind.
 //
 // And it is an error where the call stack is nearly full: at its very end, gopher-lua's would forget the frames below.
 //
@@ -29,34 +31,59 @@ func PCall(L *lua.LState, nargs, nret int, handler *lua.LFunction, traced bool) 
 	if !inside.known() {
 		return L.PCall(nargs, nret, handler)
 	}
-	base := int(inside.registers(L).Field(inside.top).Int()) - nargs - 1
-	var trace string
-	watch := &lua.LFunction{IsG: true, Env: L.Env, GFunction: func(L *lua.LState) int {
-		closeUpvalues(L, base)
-		if isPanic(L.Get(1)) {
-			panicked(L, L.Get(1).String())
-		}
-		if traced {
-			trace = traceback(L)
-		}
-		if handler == nil {
-			return 1
-		}
-		L.Insert(handler, 1)
-		L.Call(L.GetTop()-1, 1)
-		return 1
-	}}
+	c := protectedCall{base: int(inside.registers(L).Field(inside.top).Int()) - nargs - 1, traced: traced}
+	L.Insert(&lua.LFunction{IsG: true, Env: L.Env, GFunction: c.run}, L.GetTop()-nargs)
 	shares := inside.hasErrorFunc(L)
 	before := *shares
-	err := L.PCall(nargs, nret, watch)
+	*shares = true
+	err := L.PCall(nargs+1, nret, handler)
 	*shares = before
 	if err != nil {
 		forgetUpvalues(L)
-		if api, ok := errors.AsType[*lua.ApiError](err); ok && api.Type != lua.ApiErrorPanic {
-			api.StackTrace = trace
-		}
+	}
+	if api, ok := errors.AsType[*lua.ApiError](err); ok {
+		api.StackTrace = strings.TrimPrefix(api.StackTrace, untraced)
 	}
 	return err
+}
+
+type protectedCall struct {
+	base   int // the index of the function, counted from the start of all registers
+	traced bool
+}
+
+// untraced stands for a traceback that nobody wants: its cost grows with the square of the depth.
+const untraced = "-"
+
+// run stands between L.PCall and the function. It sees errors while everything is still on the stack.
+func (c *protectedCall) run(L *lua.LState) int {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		closeUpvalues(L, c.base)
+		switch err := p.(type) {
+		case *lua.ApiError:
+			switch {
+			case err.StackTrace != "":
+			case c.traced:
+				err.StackTrace = traceback(L)
+			default:
+				err.StackTrace = untraced
+			}
+		default:
+			if p == callStackOverflow {
+				panic(&lua.ApiError{Type: lua.ApiErrorRun, Object: lua.LString("stack overflow"), StackTrace: untraced})
+			}
+			if r := runOf(L); r != nil {
+				r.stop(fmt.Errorf("%w: %v", ErrPanic, p))
+			}
+		}
+		panic(p)
+	}()
+	L.Call(L.GetTop()-1, lua.MultRet)
+	return L.GetTop()
 }
 
 // closeUpvalues gives the closures that outlive the frames from base on their variables.
@@ -88,12 +115,12 @@ var emptyFunction = sync.OnceValue(func() *lua.FunctionProto {
 	return proto
 })
 
-// traceback is that of the function that called the running one.
+// traceback is that of the running function.
 func traceback(L *lua.LState) string {
 	top := L.GetTop()
-	L.Push(L.NewFunction(debugTraceback()))
+	L.Push(&lua.LFunction{IsG: true, Env: L.Env, GFunction: debugTraceback()})
 	L.Push(lua.LNil)
-	L.Push(lua.LNumber(2))
+	L.Push(lua.LNumber(1))
 	L.Call(2, 1)
 	text := L.Get(-1).String()
 	L.SetTop(top)
