@@ -262,7 +262,7 @@ func (l *LuaLimits) check() error {
 	options := l.options()
 	err := options.Validate()
 	if err == nil && l.Event < 0 {
-		err = fmt.Errorf("Event: %s is negative", l.Event)
+		err = fmt.Errorf("%s: %s is negative", "Event", l.Event)
 	}
 	if err != nil {
 		return &ConfigError{Reason: "Runtime.Lua." + err.Error(), Err: err}

@@ -166,7 +166,7 @@ func TestHostileScripts(t *testing.T) {
 		t.Run(script.name, func(t *testing.T) {
 			rt := &Runtime{
 				Logger: slog.New(slog.DiscardHandler), Stdout: io.Discard,
-				Lua:        LuaLimits{Running: 100 * time.Millisecond, Memory: 32 << 20},
+				Lua:        LuaLimits{Running: 40 * time.Millisecond, Memory: 32 << 20},
 				LuaModules: map[string]lua.LGFunction{"host": host},
 			}
 			policy, err := rt.ParsePolicy(t.Context(), "policy.lua", []byte(hostilePolicy(script.where, script.script)))

@@ -84,7 +84,8 @@ func (m *module) lookOrCall(L *lua.LState, c *memo, key string, fn *lua.LFunctio
 		case own:
 			return m.populate(L, c, f, fn)
 		}
-		if err := c.wait(contextOf(L), m, f); err != nil {
+		_, err := outside(L, func(ctx context.Context) (struct{}, error) { return struct{}{}, c.wait(ctx, m, f) })
+		if err != nil {
 			return nil, err
 		}
 		if f.err != nil || f.kept {

@@ -25,16 +25,16 @@ type Options struct {
 // the walls of the library.
 var Dangerous = [...]string{"debug", "dofile", "io.popen", "loadfile", "os.execute"}
 
-// Validate says what no list can name.
+// Validate says what the lists cannot name, beginning with the name of the list.
 func (o *Options) Validate() error {
 	for _, name := range o.Allow {
 		if !slices.Contains(Dangerous[:], name) {
-			return fmt.Errorf("Allow: %q is not one of %s", name, strings.Join(Dangerous[:], ", "))
+			return fmt.Errorf("%s: %q is not one of %s", "Allow", name, strings.Join(Dangerous[:], ", "))
 		}
 	}
 	for _, name := range o.Forbid {
 		if lib, _, _ := strings.Cut(name, "."); name == "" || slices.Contains([]string{"_G", "package", "require", "kumo"}, lib) {
-			return fmt.Errorf("Forbid: %q is none of the library, or no state could do without it", name)
+			return fmt.Errorf("%s: %q is none of the library, or no state could do without it", "Forbid", name)
 		}
 	}
 	return nil
