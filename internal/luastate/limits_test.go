@@ -246,9 +246,7 @@ func TestPanicsAreNotCaught(t *testing.T) {
 				s := newStateWith(t, "function f() "+body+" end", Options{Setup: func(L *lua.LState) error {
 					L.SetGlobal("broken", L.NewFunction(Guarded(func(L *lua.LState) int { panic("boom") })))
 					L.SetGlobal("faulty", L.NewFunction(func(L *lua.LState) int {
-						var none map[string]int
-						none["x"] = 1
-						return 0
+						return []int{}[L.GetTop()]
 					}))
 					return nil
 				}})
