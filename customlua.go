@@ -135,9 +135,15 @@ func (c *CustomLua) Validate() error {
 //
 // Lua 5.1 cannot read the operators // & | ~ << >> on integers, <const>, <close>, \x41 and \u{263A} in strings, and numbers that a
 // float64 does not hold: a policy with such is refused when it is loaded, with file, line and what to write instead. Every number is a
-// float64. Functions of the library that can take long or make much are bounded: they look at the call's context while they work, and
-// make no text longer than 16 MiB. The memory that a script takes by tables and by the operator .. is not bounded yet, and its running
-// time only by that of the whole call: a minute for an event, dispatcher_progress_watchdog_timeout for send.
+// float64. A coroutine cannot yield out of pcall, a metamethod or the function of a for loop; functions call each other about
+// 1000 deep.
+//
+// # What a policy may take
+//
+// [Runtime].Lua says how long Lua may run and how much it may hold, and what of the standard library there is: without more,
+// neither programs (os.execute, io.popen) nor files of Lua (dofile, loadfile) nor debug. No text is longer than 16 MiB. The
+// libraries and the kumo modules are read-only, but that a policy may add names to them while it is loaded. A policy that
+// breaks a limit harms nobody else: its call ends, its state is given up.
 type Policy struct {
 	runtime *Runtime
 	name    string

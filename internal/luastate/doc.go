@@ -32,8 +32,9 @@
 //     Operators on bits and // have no metamethods either, since they do not exist.
 //   - A function of "..." that does not use it has it in a local table called arg.
 //   - An error in a Go function names the function as the script calls it, or not at all through pcall.
-//   - A coroutine cannot yield out of pcall, or out of the function given to table.sort and string.gsub:
-//     that is an error. Nor out of a metamethod or the function of a for loop: that breaks the state.
+//   - A coroutine cannot yield out of pcall, a metamethod, the function of a for loop, or the function given to
+//     table.sort and string.gsub: that is an error. Nor can more than 50 run within one another.
+//   - Functions call each other about 1000 deep, pcalls about 330.
 //
 // # The library
 //
@@ -43,4 +44,26 @@
 // string that they make is longer than 16 MiB, no result of one call more than a quarter of a million
 // values, and load compiles at most 64 KiB. Reading one line of a file is not bounded by anything but
 // the file.
+//
+// Options.Allow has what is dangerous of the standard library, Options.Forbid takes away more of it. The libraries and
+// the metatable of strings are read-only; a program may add names of its own to them while it loads.
+//
+// # Limits
+//
+// Limits bounds what one call runs and one state holds; a call from outside and all that it calls in turn are one.
+// What breaks a limit ends with an error that no pcall and no coroutine holds up, and the state is Spent.
+//
+// Time: gopher-lua asks the context for Done before each instruction. A timer asks every so often whether that goes
+// on, and counts where it does: so it is Lua that is counted, and not what waits in Go (Outside, Guarded) or for a
+// processor. A call that is short costs no timer.
+//
+// Memory: what can be reached from the state is weighed, by estimates of what each value takes that are right
+// within a factor of three, when the library has made half of the limit since the last time, or when at a tick, or after some
+// calls, the whole process has grown by a quarter of it. Between two ticks, 20 ms apart, a script can take
+// some tens of MiB more. Two instructions that could take any amount at once are calls in disguise (see rewriter): the operator
+// "..", and storing at an index.
+//
+// Depth: call stacks, registers and coroutines within one another have an end far before that of Go's stack.
+//
+// Panics of Go code below Lua end the call too.
 package luastate

@@ -498,3 +498,35 @@ func BenchmarkConcat(b *testing.B) {
 		}
 	})
 }
+
+// TestYieldOutOfGo: a coroutine cannot be left where Go waits for what it calls.
+func TestYieldOutOfGo(t *testing.T) {
+	for name, body := range map[string]string{
+		"metamethod": "local t = setmetatable({}, {__index = function() coroutine.yield(1) return 2 end}) return t.x",
+		"operator":   "local t = setmetatable({}, {__add = function() coroutine.yield(1) return 2 end}) return t + 1",
+		"for loop":   "for k in function() coroutine.yield(1) return nil end do end",
+		"pcall":      "return select(2, assert(pcall(coroutine.yield, 1)))",
+		"sort":       "table.sort({3, 2, 1}, function(a, b) coroutine.yield(1) return a < b end)",
+		"concat":     "local t = setmetatable({}, {__concat = function() coroutine.yield(1) return 'x' end}) return t .. 'x'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newState(t, "function f() local co = coroutine.wrap(function() "+body+" end) co() co() end", nil)
+			if _, err := call(t, s, "f"); err == nil || !strings.Contains(err.Error(), "attempt to yield across a C-call boundary") {
+				t.Fatal(err)
+			}
+			if s.Spent() {
+				t.Error("an error of a program is no reason to give up the state")
+			}
+		})
+	}
+	s := newState(t, `
+local function walk(t) for i, v in ipairs(t) do if type(v) == 'table' then walk(v) else coroutine.yield(v) end end end
+function f()
+	local seen = ''
+	for v in coroutine.wrap(function() walk {1, {2, {3, 4}}, 5} end) do seen = seen .. v end
+	return seen
+end`, nil)
+	if got, err := call(t, s, "f"); err != nil || got[0] != lua.LString("12345") {
+		t.Error(got, err)
+	}
+}

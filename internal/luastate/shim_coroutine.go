@@ -1,6 +1,9 @@
 package luastate
 
 import (
+	"runtime"
+	"strings"
+
 	lua "github.com/yuin/gopher-lua"
 )
 
@@ -111,8 +114,9 @@ func coroutineClose(L *lua.LState) int {
 	return 1
 }
 
-// coroutineYield refuses to leave a Go function that waits for what it has called: gopher-lua would not
-// come back to it, but lose its way.
+// coroutineYield refuses to leave what waits within Go for the function that yields: gopher-lua would not come back
+// to it, but lose its way. That is a function of Go, or the virtual machine itself, which calls metamethods and the functions
+// of for loops by starting its loop once more.
 func coroutineYield(L *lua.LState) int {
 	if L == L.G.MainThread {
 		L.RaiseError("attempt to yield from outside a coroutine")
@@ -120,10 +124,31 @@ func coroutineYield(L *lua.LState) int {
 	for level := 1; ; level++ {
 		frame, ok := L.GetStack(level)
 		if !ok {
-			return -1 // gopher-lua's sign for a yield
+			break
 		}
 		if fn, err := L.GetInfo("f", frame, lua.LNil); err == nil && fn.(*lua.LFunction).IsG {
 			L.RaiseError("attempt to yield across a C-call boundary")
+		}
+	}
+	if !innermostLoop() {
+		L.RaiseError("attempt to yield across a C-call boundary")
+	}
+	return -1 // gopher-lua's sign for a yield
+}
+
+// innermostLoop reports whether the loop over the instructions that runs is the one which the resumption of the coroutine
+// began. Where the stack of Go does not look as it is known, it is taken for that.
+func innermostLoop() bool {
+	var callers [8]uintptr
+	frames := runtime.CallersFrames(callers[:runtime.Callers(2, callers[:])])
+	for {
+		frame, more := frames.Next()
+		if name := frame.Function; strings.HasSuffix(name, "gopher-lua.mainLoop") || strings.HasSuffix(name, "gopher-lua.mainLoopWithContext") {
+			above, _ := frames.Next()
+			return !strings.HasSuffix(above.Function, "gopher-lua.callR") && !strings.HasSuffix(above.Function, "gopher-lua.(*LState).callR")
+		}
+		if !more {
+			return true
 		}
 	}
 }
