@@ -63,7 +63,7 @@ func (f format) parseFunction(L *lua.LState) int {
 // encoder is the function kumo.serde.NAME(value). In the tree that encode gets, an empty table is a struct{}.
 func encoder(name string, encode func(tree any) (string, error)) lua.LGFunction {
 	return func(L *lua.LState) int {
-		tree, err := luastate.ToTree(L.CheckAny(1), struct{}{})
+		tree, err := luastate.ToJSONTree(L.CheckAny(1), struct{}{})
 		if err == nil {
 			err = checkText(tree)
 		}

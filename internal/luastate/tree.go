@@ -50,8 +50,21 @@ func ToTree(v lua.LValue, empty any) (any, error) {
 	return tree, nil
 }
 
+// ToJSONTree is ToTree for encoders, which make something of every table, as upstream's do: one with a first element is a
+// list, whose holes are nil, and what else it has is left out; any other has named fields, and numbers and booleans
+// among its keys become names.
+func ToJSONTree(v lua.LValue, empty any) (any, error) {
+	w := treeWriter{empty: empty, loose: true}
+	tree, err := w.value(v)
+	if err != nil {
+		return nil, err
+	}
+	return tree, nil
+}
+
 type treeWriter struct {
 	empty  any
+	loose  bool
 	above  []*lua.LTable // the tables that we are inside of
 	values int
 	bytes  int
@@ -63,11 +76,15 @@ func (w *treeWriter) count(length int) *TreeError {
 	w.bytes += length
 	switch {
 	case w.values > maxTreeValues:
-		return &TreeError{Reason: fmt.Sprintf("there are more than %d values", maxTreeValues)}
+		return tooManyValues()
 	case w.bytes > maxTreeBytes:
 		return &TreeError{Reason: fmt.Sprintf("the strings are longer than %d MiB together", maxTreeBytes>>20)}
 	}
 	return nil
+}
+
+func tooManyValues() *TreeError {
+	return &TreeError{Reason: fmt.Sprintf("there are more than %d values", maxTreeValues)}
 }
 
 func (w *treeWriter) value(v lua.LValue) (any, *TreeError) {
@@ -133,26 +150,55 @@ func (w *treeWriter) table(tbl *lua.LTable) (any, *TreeError) {
 	w.above = append(w.above, tbl)
 	defer func() { w.above = w.above[:len(w.above)-1] }()
 
+	if w.loose && tbl.RawGetInt(1) != lua.LNil {
+		return w.list(tbl, listLength(tbl))
+	}
 	keys, err := keysOf(tbl)
 	switch {
+	case w.loose && keys.strings+keys.numbers+keys.others > 0:
+		return w.fields(tbl)
+	case w.loose:
 	case err != nil:
 		return nil, err
 	case keys.strings > 0:
-		return w.fields(tbl, keys)
+		return w.fields(tbl)
 	case keys.numbers > 0:
-		return w.list(tbl, keys)
+		return w.list(tbl, keys.numbers)
 	}
 	return w.empty, nil
 }
 
-func (w *treeWriter) fields(tbl *lua.LTable, keys tableKeys) (any, *TreeError) {
-	fields := make(map[string]any, keys.strings)
+// listLength is the length of a table that is a list, if perhaps one with holes; a few elements far away from the others
+// are none of it.
+func listLength(tbl *lua.LTable) int {
+	n, filled := tbl.Len(), 0
+	for i := 1; i <= n; i++ {
+		if tbl.RawGetInt(i) != lua.LNil {
+			filled++
+		}
+	}
+	if n <= 2*filled {
+		return n
+	}
+	for n = 1; tbl.RawGetInt(n+1) != lua.LNil; n++ {
+	}
+	return n
+}
+
+func (w *treeWriter) fields(tbl *lua.LTable) (any, *TreeError) {
+	fields := map[string]any{}
 	var err *TreeError
 	tbl.ForEach(func(k, v lua.LValue) {
 		if err != nil {
 			return
 		}
-		name := string(k.(lua.LString))
+		switch k.(type) {
+		case lua.LString, lua.LNumber, lua.LBool: // of which only strings come here in a strict tree
+		default:
+			err = &TreeError{Reason: "a " + k.Type().String() + " cannot be a key here"}
+			return
+		}
+		name := k.String()
 		w.bytes += len(name)
 		fields[name], err = w.value(v)
 		err = err.below(name)
@@ -163,8 +209,11 @@ func (w *treeWriter) fields(tbl *lua.LTable, keys tableKeys) (any, *TreeError) {
 	return fields, nil
 }
 
-func (w *treeWriter) list(tbl *lua.LTable, keys tableKeys) (any, *TreeError) {
-	list := make([]any, keys.numbers)
+func (w *treeWriter) list(tbl *lua.LTable, n int) (any, *TreeError) {
+	if w.values+n > maxTreeValues {
+		return nil, tooManyValues()
+	}
+	list := make([]any, n)
 	for i := range list {
 		var err *TreeError
 		if list[i], err = w.value(tbl.RawGetInt(i + 1)); err != nil {
@@ -174,7 +223,7 @@ func (w *treeWriter) list(tbl *lua.LTable, keys tableKeys) (any, *TreeError) {
 	return list, nil
 }
 
-type tableKeys struct{ strings, numbers, highest int }
+type tableKeys struct{ strings, numbers, others, highest int }
 
 func keysOf(tbl *lua.LTable) (tableKeys, *TreeError) {
 	var keys tableKeys
@@ -189,9 +238,11 @@ func keysOf(tbl *lua.LTable) (tableKeys, *TreeError) {
 				keys.highest = max(keys.highest, n)
 			} else {
 				odd = k
+				keys.others++
 			}
 		default:
 			odd = k
+			keys.others++
 		}
 	})
 	switch {
