@@ -231,9 +231,12 @@ func (p *Policy) newState(ctx context.Context) (*luastate.State, error) {
 	return p.program.NewState(ctx, options)
 }
 
+// ErrLuaLimit is what a call ends with that broke a limit of [LuaLimits] on running time or memory.
+var ErrLuaLimit = luastate.ErrLimit
+
 // LuaLimits bounds what the policies of a [Runtime] may take and may do. The zero value has the defaults. Where a limit
-// is broken, the call ends with an error that the policy cannot catch, the Lua state is given up, and a message
-// that was being sent is Transient; other calls do not feel it.
+// is broken, the call ends with an error that the policy cannot catch ([ErrLuaLimit]), the Lua state is given up, and a
+// message that was being sent is Transient; other calls do not feel it.
 type LuaLimits struct {
 	// Running is how long Lua itself may run in one call: of an event, a constructor, send, send_batch or close. What
 	// waits for others (kumo.http, kumo.dns, kumo.sleep, the functions of [Runtime].LuaModules) does not count. It is time of
@@ -530,7 +533,8 @@ type LuaModule struct {
 
 // InstallLua installs the kumo module in a state that the host made and keeps: as the global kumo
 // and for require 'kumo'. The libraries of the state stay as they are. Handlers that Lua registers
-// there with kumo.on are called through the module that is returned.
+// there with kumo.on are called through the module that is returned, within the limits of [Runtime].Lua; but what the
+// operator .. and an index far beyond the end of a table take is bounded only in policies that the runtime loads.
 func (r *Runtime) InstallLua(L *lua.LState) *LuaModule {
 	kumo.Install(L, r.module(func(string) {}))
 	return &LuaModule{r, luastate.Wrap(L, r.Lua.options().Limits)}
@@ -1258,6 +1262,7 @@ func (s *luaSession) call(name string, arg lua.LValue, messages int, watchdog ti
 		return nil, err
 	}
 	returned, err := s.state.Call(s.calls, 1, method, s.object, arg)
+	s.doubtful = s.doubtful || s.state.Spent()
 	if err != nil || len(returned) == 0 {
 		return lua.LNil, err
 	}

@@ -595,6 +595,32 @@ func ExampleEventMessage() {
 	// Output: map[last_response:450 later] <nil>
 }
 
+func ExampleLuaLimits() {
+	ctx := context.Background()
+	rt := delivery.Runtime{Lua: delivery.LuaLimits{
+		Running: 50 * time.Millisecond,
+		Memory:  32 << 20,
+		Forbid:  []string{"io", "os.remove"},
+	}}
+	defer rt.Close(ctx)
+	policy, err := rt.ParsePolicy(ctx, "policy.lua", []byte(`
+		kumo.on('forever', function()
+			while true do pcall(function() while true do end end) end
+		end)
+		kumo.on('files', function() return io.open('/etc/passwd') end)`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = policy.Call(ctx, "forever")
+	fmt.Println(err, errors.Is(err, delivery.ErrLuaLimit))
+	_, err = policy.Call(ctx, "files")
+	fmt.Println(err)
+	// Output:
+	// policy.lua:3: ran too long: more than 50ms true
+	// policy.lua:5: io.open is not available
+}
+
 func ExampleLuaRejection() {
 	ctx := context.Background()
 	var rt delivery.Runtime

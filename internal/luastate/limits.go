@@ -32,13 +32,22 @@ func (l Limits) withDefaults() Limits {
 // What ends a call whatever its program does to catch it, and leaves a state that is not to be used again. An
 // *Error wraps one of them.
 var (
-	// ErrTooLong is a call in which Lua ran for longer than Limits.Running.
-	ErrTooLong = errors.New("ran too long")
-	// ErrTooMuchMemory is a state that holds more than Limits.Memory.
-	ErrTooMuchMemory = errors.New("not enough memory")
+	// ErrTooLong is a call in which Lua ran for longer than Limits.Running. It is an ErrLimit.
+	ErrTooLong error = limitError("ran too long")
+	// ErrTooMuchMemory is a state that holds more than Limits.Memory. It is an ErrLimit.
+	ErrTooMuchMemory error = limitError("not enough memory")
 	// ErrPanic is a panic of Go code below Lua.
 	ErrPanic = errors.New("panic")
 )
+
+// ErrLimit is any of the Limits, when it was broken.
+var ErrLimit = errors.New("a limit of Lua is broken")
+
+type limitError string
+
+func (e limitError) Error() string { return string(e) }
+
+func (e limitError) Is(target error) bool { return target == ErrLimit }
 
 func (l Limits) tooLong() error {
 	return fmt.Errorf("%w: more than %s", ErrTooLong, l.Running)
