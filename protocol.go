@@ -190,6 +190,9 @@
 //	min_batch_size over batch_size   waits, each time         a config error: no batch could ever have as many
 //	a batch over max_deliveries      goes all the same        is split: the limit counts messages
 //	spare Lua states                 8192                     128, unless set_max_spare_lua_contexts says more: one takes a tenth of a millisecond
+//	libraries and kumo in Lua        can be changed           read-only once the policy is loaded: states serve one message after the other
+//	os.execute, io.popen, dofile ... there                    only where [Runtime].Lua allows them: a policy delivers mail
+//	a script that does not end       runs on                  1 s of its own time, 128 MiB: [Runtime].Lua
 //	Lua connection after an error    cannot connect again     is made anew: the next message did nothing wrong
 package delivery
 
