@@ -141,7 +141,8 @@ func (c *CustomLua) Validate() error {
 // # What a policy may take
 //
 // [Runtime].Lua says how long Lua may run and how much it may hold, and what of the standard library there is: without more,
-// neither programs (os.execute, io.popen) nor files of Lua (dofile, loadfile) nor debug. No text is longer than 16 MiB. The
+// neither programs (os.execute, io.popen) nor files of Lua (dofile, loadfile) nor debug. No text is longer than 16 MiB. A state
+// may have 64 files open; pipes and terminals cannot be opened, and the standard input is empty: nothing waits for them. The
 // libraries and the kumo modules are read-only, but that a policy may add names to them while it is loaded. A policy that
 // breaks a limit harms nobody else: its call ends, its state is given up.
 type Policy struct {

@@ -42,8 +42,8 @@
 // context nor how much memory there is. So those that can take long or make much are not gopher-lua's but
 // ours: they charge the call for their work while they do it, and for memory before they take it. No
 // string that they make is longer than 16 MiB, no result of one call more than a quarter of a million
-// values, and load compiles at most 64 KiB. Reading one line of a file is not bounded by anything but
-// the file.
+// values, and load compiles at most 64 KiB. Files are regular ones or devices that answer at once; the standard input is
+// empty, and the standard output is where print writes.
 //
 // Options.Allow has what is dangerous of the standard library, Options.Forbid takes away more of it. The libraries and
 // the metatable of strings are read-only; a program may add names of its own to them while it loads.

@@ -40,7 +40,7 @@ func (o *Options) Validate() error {
 	return nil
 }
 
-// openLibs opens the standard library. Channels are a thing of gopher-lua alone.
+// openLibs opens the standard library, io in a form of our own. Channels are a thing of gopher-lua alone.
 func openLibs(L *lua.LState) {
 	for _, lib := range []struct {
 		name string
@@ -52,7 +52,6 @@ func openLibs(L *lua.LState) {
 		{lua.StringLibName, lua.OpenString},
 		{lua.MathLibName, lua.OpenMath},
 		{lua.CoroutineLibName, lua.OpenCoroutine},
-		{lua.IoLibName, lua.OpenIo},
 		{lua.OsLibName, lua.OpenOs},
 		{lua.DebugLibName, lua.OpenDebug},
 	} {
@@ -60,6 +59,7 @@ func openLibs(L *lua.LState) {
 		L.Push(lua.LString(lib.name))
 		L.Call(1, 0)
 	}
+	openIO(L)
 }
 
 // restrict takes away what the options do not have.

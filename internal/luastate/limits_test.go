@@ -387,14 +387,14 @@ func TestWhatIsKnownOfGopherLua(t *testing.T) {
 func TestWeighing(t *testing.T) {
 	var states []*State
 	for name, body := range map[string]string{
-		"array":        "for i = 1, 200000 do t[i] = i end",
-		"keys":         "for i = 1, 50000 do t['key' .. i] = i end",
-		"tables":       "for i = 1, 20000 do t[i] = {1, 2, 3} end",
-		"records":      "for i = 1, 10000 do t[i] = {name = i, value = i} end",
-		"late records": "for i = 1, 5000 do t[i] = {} t[i].name = i end",
-		"texts":        "for i = 1, 5000 do t[i] = ('x'):rep(1000) end",
-		"closures":     "for i = 1, 50000 do t[i] = function() return i end end",
-		"coroutines":   "for i = 1, 2000 do t[i] = coroutine.create(print) end",
+		"array":        "for i = 1, 1000000 do t[i] = i end",
+		"keys":         "for i = 1, 200000 do t['key' .. i] = i end",
+		"tables":       "for i = 1, 200000 do t[i] = {1, 2, 3} end",
+		"records":      "for i = 1, 50000 do t[i] = {name = i, value = i} end",
+		"late records": "for i = 1, 20000 do t[i] = {} t[i].name = i end",
+		"texts":        "for i = 1, 20000 do t[i] = ('x'):rep(1000) end",
+		"closures":     "for i = 1, 300000 do t[i] = function() return i end end",
+		"coroutines":   "for i = 1, 5000 do t[i] = coroutine.create(print) end",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStateWith(t, "t = {} function f() "+body+" end", Options{Limits: Limits{Memory: -1, Running: -1}})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -106,7 +107,7 @@ func (p *Program) module(path string) (*lua.FunctionProto, error) {
 	if proto, ok := p.modules[path]; ok {
 		return proto, nil
 	}
-	source, err := os.ReadFile(path)
+	source, err := readSource(path)
 	if err != nil {
 		return nil, err
 	}
@@ -116,4 +117,21 @@ func (p *Program) module(path string) (*lua.FunctionProto, error) {
 	}
 	p.modules[path] = proto
 	return proto, nil
+}
+
+// maxSource bounds a file that is run as Lua.
+const maxSource = 16 << 20
+
+// readSource reads a file that is to be compiled, which must be a file and have an end.
+func readSource(path string) ([]byte, error) {
+	f, err := openRegular(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	source, err := io.ReadAll(io.LimitReader(f, maxSource+1))
+	if err == nil && len(source) > maxSource {
+		err = fmt.Errorf("%s: the file is longer than %d bytes", path, maxSource)
+	}
+	return source, err
 }

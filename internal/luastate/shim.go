@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"runtime/metrics"
 	"strconv"
 	"strings"
@@ -24,7 +23,7 @@ import (
 //     unpack; upper and lower change ASCII and leave every other byte alone. There is no string.dump.
 //   - all of table and utf8, with metamethods where 5.4 heeds them
 //   - math.type, tointeger, ult, maxinteger, mininteger, log and atan with two arguments, random
-//   - os.date and time as in 5.4; read formats without a star
+//   - os.date and time as in 5.4; io, whose files wait for nobody
 //   - coroutine.close, isyieldable, running; coroutines that end with the call that resumes them, and
 //     not with the one that made them
 //
@@ -65,7 +64,6 @@ func Shim(L *lua.LState) {
 		mod.RawSetString("mininteger", lua.LNumber(math.MinInt64))
 	}
 	extend(L, lua.OsLibName, osFunctions)
-	shimRead(L)
 	shimCoroutines(L)
 	installUTF8(L)
 }
@@ -217,7 +215,7 @@ func displayName(name string) string {
 
 func luaLoadFile(L *lua.LState) int {
 	path := L.CheckString(1)
-	source, err := os.ReadFile(path)
+	source, err := readSource(path)
 	if err != nil {
 		L.Push(lua.LNil)
 		L.Push(lua.LString(err.Error()))
@@ -228,7 +226,7 @@ func luaLoadFile(L *lua.LState) int {
 
 func luaDoFile(L *lua.LState) int {
 	path := L.CheckString(1)
-	source, err := os.ReadFile(path)
+	source, err := readSource(path)
 	if err != nil {
 		Raise(L, err)
 	}

@@ -11,11 +11,12 @@ import (
 )
 
 var osFunctions = map[string]lua.LGFunction{
-	"date":   osDate,
-	"exit":   absent("os.exit"),
-	"getenv": osGetenv,
-	"setenv": absent("os.setenv"),
-	"time":   osTime,
+	"date":    osDate,
+	"execute": osExecute,
+	"exit":    absent("os.exit"),
+	"getenv":  osGetenv,
+	"setenv":  absent("os.setenv"),
+	"time":    osTime,
 }
 
 func osGetenv(L *lua.LState) int {

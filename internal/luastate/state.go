@@ -88,9 +88,12 @@ func Wrap(L *lua.LState, limits Limits) *State {
 	return &State{L: L, made: time.Now(), limits: limits.withDefaults(), memory: memory{heap: heapSize()}}
 }
 
-// PrintTo sends what the program prints to w, each call of print in one write. In a state of
+// PrintTo sends what the program prints, or writes to io.stdout, to w, each call in one write. In a state of
 // NewState that is the standard output until setup says otherwise.
 func PrintTo(L *lua.LState, w io.Writer) {
+	if fs := filesOf(L); fs != nil {
+		fs.stdout = w
+	}
 	L.SetGlobal("print", L.NewFunction(printer(w)))
 }
 
@@ -184,6 +187,9 @@ func (s *State) Close() {
 		return
 	}
 	s.closed = true
+	if fs := filesOf(s.L); fs != nil {
+		fs.close()
+	}
 	s.L.Close()
 }
 
