@@ -1148,7 +1148,7 @@ type Runtime struct {
 	LuaModules map[string]lua.LGFunction
 	// Lua bounds what policies may take, and says what of the standard library they have.
 	Lua LuaLimits
-	// Stdout is where print in a policy writes, from several goroutines at once; nil: os.Stdout.
+	// Stdout is where print and io.write in a policy write, from several goroutines at once; nil: os.Stdout.
 	Stdout io.Writer
 
 	start sync.Once
