@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	lua "github.com/yuin/gopher-lua"
 )
@@ -64,6 +65,7 @@ func BenchmarkStateMemory(b *testing.B) {
 	const n = 200
 	for b.Loop() {
 		states := make([]*State, n)
+		time.Sleep(2 * Limits{}.withDefaults().tickLength()) // the clocks of the last ones rest
 		before := heap()
 		for i := range states {
 			if states[i], err = p.NewState(context.Background(), Options{}); err != nil {

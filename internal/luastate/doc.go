@@ -46,7 +46,8 @@
 // empty, and the standard output is where print writes.
 //
 // Options.Allow has what is dangerous of the standard library, Options.Forbid takes away more of it. The libraries and
-// the metatable of strings are read-only; a program may add names of its own to them while it loads.
+// the metatable of strings are read-only, so that all states of a program share them; a program may add names of its own
+// while it loads, to a copy.
 //
 // # Limits
 //

@@ -41,6 +41,9 @@ func GuardedModule(load lua.LGFunction) lua.LGFunction {
 		top := L.GetTop()
 		results := load(L)
 		g := guard{seen: map[lua.LValue]bool{L.G.Global: true, L.G.Registry: true}}
+		if ud, ok := L.G.Registry.RawGetString(librariesKey).(*lua.LUserData); ok {
+			g.shared, _ = ud.Value.(*libraries)
+		}
 		for i := top + 1; i <= L.GetTop(); i++ {
 			g.value(L.Get(i))
 		}
@@ -53,12 +56,15 @@ func GuardedModule(load lua.LGFunction) lua.LGFunction {
 	}
 }
 
-type guard struct{ seen map[lua.LValue]bool }
+type guard struct {
+	seen   map[lua.LValue]bool
+	shared *libraries // which are none of the host's
+}
 
 func (g *guard) value(v lua.LValue) {
 	switch v.(type) {
 	case *lua.LTable, *lua.LUserData, *lua.LFunction:
-		if g.seen[v] {
+		if g.seen[v] || g.shared.has(v) {
 			return
 		}
 		g.seen[v] = true

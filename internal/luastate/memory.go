@@ -78,13 +78,13 @@ func heapSize() uint64 {
 // once they are more than enough. What userdata have inside is not counted, nor the compiled program.
 func weigh(L *lua.LState, enough int64) int64 {
 	w := scales{seen: map[any]struct{}{}}
+	if ud, ok := L.G.Registry.RawGetString(librariesKey).(*lua.LUserData); ok {
+		w.shared, _ = ud.Value.(*libraries)
+	}
 	w.add(L.G.MainThread)
 	w.add(L)
 	w.add(L.G.Global)
 	w.add(L.G.Registry)
-	for _, mt := range typeMetatables(L) {
-		w.add(mt)
-	}
 	for len(w.todo) > 0 && w.bytes <= enough {
 		last := len(w.todo) - 1
 		v := w.todo[last]
@@ -94,15 +94,11 @@ func weigh(L *lua.LState, enough int64) int64 {
 	return w.bytes
 }
 
-// typeMetatables are those of types that have one for all their values; of strings, in practice.
-func typeMetatables(L *lua.LState) []lua.LValue {
-	return []lua.LValue{L.GetMetatable(lua.LString(""))}
-}
-
 type scales struct {
-	bytes int64
-	seen  map[any]struct{}
-	todo  []lua.LValue
+	bytes  int64
+	shared *libraries // which belong to no state alone; nil: none
+	seen   map[any]struct{}
+	todo   []lua.LValue
 }
 
 // add puts a value on the scales: at once if it stands for itself, and by way of todo if there is something in it.
@@ -116,7 +112,7 @@ func (w *scales) add(v lua.LValue) {
 			w.bytes -= int64(len(v))
 		}
 	case *lua.LTable, *lua.LFunction, *lua.LUserData, *lua.LState:
-		if w.first(v) {
+		if w.first(v) && !w.shared.has(v) {
 			w.todo = append(w.todo, v)
 		}
 	}

@@ -21,6 +21,8 @@ type Program struct {
 
 	mu      sync.Mutex
 	modules map[string]*lua.FunctionProto // by path
+	libs    *libraries                    // of its states
+	libsFor string                        // what of the options they depend on
 }
 
 // Compile compiles source. Name stands in front of every error; it is not opened. The error is an

@@ -49,7 +49,7 @@ func Shim(L *lua.LState) {
 		"tonumber":       luaToNumber,
 		"tostring":       luaToString,
 		"unpack":         tableUnpack,
-		"warn":           newWarn(),
+		"warn":           luaWarn,
 		"xpcall":         luaXPCall,
 	})
 	L.SetGlobal("_printregs", lua.LNil)
@@ -58,7 +58,7 @@ func Shim(L *lua.LState) {
 
 	extend(L, lua.TabLibName, tableFunctions)
 	shimString(L)
-	if mod := extend(L, lua.MathLibName, mathFunctions(newRandom())); mod != nil {
+	if mod := extend(L, lua.MathLibName, mathFunctions); mod != nil {
 		mod.RawSetString("huge", lua.LNumber(math.Inf(1)))
 		mod.RawSetString("maxinteger", lua.LNumber(math.MaxInt64))
 		mod.RawSetString("mininteger", lua.LNumber(math.MinInt64))

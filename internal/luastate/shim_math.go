@@ -7,32 +7,42 @@ import (
 	lua "github.com/yuin/gopher-lua"
 )
 
-// newRandom is a state's own source, so that math.randomseed does not seed the host's.
-func newRandom() *rand.PCG { return rand.NewPCG(rand.Uint64(), rand.Uint64()) }
+// randomKey is where a state has a source of its own, so that math.randomseed does not seed the host's.
+const randomKey = "luastate.random"
 
-func mathFunctions(source *rand.PCG) map[string]lua.LGFunction {
-	random := rand.New(source)
-	return map[string]lua.LGFunction{
-		"type":      mathType,
-		"tointeger": mathToInteger,
-		"ult":       mathULT,
-		"log":       mathLog,
-		"atan":      mathAtan,
-		"modf":      mathModf,
-		"random":    func(L *lua.LState) int { return mathRandom(L, random) },
-		"randomseed": func(L *lua.LState) int {
-			if L.GetTop() == 0 {
-				source.Seed(rand.Uint64(), rand.Uint64())
-			} else {
-				second := 0.0
-				if L.Get(2) != lua.LNil {
-					second = floatArg(L, 2)
-				}
-				source.Seed(math.Float64bits(floatArg(L, 1)), math.Float64bits(second))
-			}
-			return 0
-		},
+func randomOf(L *lua.LState) *rand.PCG {
+	if ud, ok := L.G.Registry.RawGetString(randomKey).(*lua.LUserData); ok {
+		if source, ok := ud.Value.(*rand.PCG); ok {
+			return source
+		}
 	}
+	source := rand.NewPCG(rand.Uint64(), rand.Uint64())
+	L.G.Registry.RawSetString(randomKey, &lua.LUserData{Value: source, Metatable: lua.LNil})
+	return source
+}
+
+var mathFunctions = map[string]lua.LGFunction{
+	"type":       mathType,
+	"tointeger":  mathToInteger,
+	"ult":        mathULT,
+	"log":        mathLog,
+	"atan":       mathAtan,
+	"modf":       mathModf,
+	"random":     func(L *lua.LState) int { return mathRandom(L, rand.New(randomOf(L))) },
+	"randomseed": mathRandomSeed,
+}
+
+func mathRandomSeed(L *lua.LState) int {
+	if L.GetTop() == 0 {
+		randomOf(L).Seed(rand.Uint64(), rand.Uint64())
+		return 0
+	}
+	second := 0.0
+	if L.Get(2) != lua.LNil {
+		second = floatArg(L, 2)
+	}
+	randomOf(L).Seed(math.Float64bits(floatArg(L, 1)), math.Float64bits(second))
+	return 0
 }
 
 func isWhole(f float64) bool {

@@ -55,9 +55,7 @@ func (p *Program) NewState(ctx context.Context, o Options) (*State, error) {
 		IncludeGoStackTrace: true,
 	})
 	s := Wrap(L, o.Limits)
-	openLibs(L)
-	Shim(L)
-	restrict(L, &o)
+	p.libraries(&o).install(L, &o)
 	PrintTo(L, os.Stdout)
 	installLoader(L, p)
 	if o.Setup != nil {
@@ -66,7 +64,6 @@ func (p *Program) NewState(ctx context.Context, o Options) (*State, error) {
 			return nil, err
 		}
 	}
-	protectLibs(L)
 	if _, err := s.Call(ctx, 0, L.NewFunctionFromProto(p.proto)); err != nil {
 		s.Close()
 		return nil, err
