@@ -221,6 +221,7 @@ func (r *Runtime) loadPolicy(ctx context.Context, name, folder string, source []
 // newState makes a state in which the policy has run from the top.
 func (p *Policy) newState(ctx context.Context) (*luastate.State, error) {
 	options := p.runtime.Lua.options()
+	options.Unruly = len(p.runtime.LuaModules) > 0
 	options.Setup = func(L *lua.LState) error {
 		luastate.PrintTo(L, p.runtime.stdout())
 		if p.folder != "" {

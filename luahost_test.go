@@ -189,6 +189,34 @@ func TestAHostFunctionThatWaits(t *testing.T) {
 	})
 }
 
+// TestAHostFunctionThatDoesNotReturn: the message has its result, others are delivered, and Close returns.
+func TestAHostFunctionThatDoesNotReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		rt, _ := quiet(t)
+		rt.LuaModules = map[string]lua.LGFunction{"host": func(L *lua.LState) int {
+			L.Push(L.SetFuncs(L.NewTable(), map[string]lua.LGFunction{"stuck": func(*lua.LState) int { <-release; return 0 }}))
+			return 1
+		}}
+		withPolicy(t, rt, `local host = require 'host'
+			kumo.on('get_egress_path_config', function() return kumo.make_egress_path { dispatcher_progress_watchdog_timeout = '3s' } end)`+
+			connectionWith("if message:recipient().user == 'stuck' then host.stuck() end return 'OK'"))
+		p := protocolOf(t, rt, luaConfig)
+		began := time.Now()
+		r := p.Deliver(t.Context(), messageTo("stuck@hook.test")).Results[0]
+		if r.Status != Transient || !r.MaybeDelivered || r.Response.Code != 451 || time.Since(began) != 4*time.Second {
+			t.Errorf("%s %s after %s", r.Status, r.Response, time.Since(began))
+		}
+		if r := p.Deliver(t.Context(), messageTo("other@hook.test")).Results[0]; r.Status != Delivered {
+			t.Errorf("%s %s", r.Status, r.Response)
+		}
+		if err := rt.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		close(release)
+	})
+}
+
 func TestLuaCalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen []string

@@ -1141,7 +1141,8 @@ type Runtime struct {
 	// LuaModules are the host's own modules for its policies, by the name that require takes. The function is
 	// called when a state requires it for the first time, and returns the module, as after
 	// [lua.LState.PreloadModule]: a table of functions, say, some of which make userdata of the host's. They
-	// run in many states at once, so what they share must be safe for that; what waits must obey L.Context().
+	// run in many states at once, so what they share must be safe for that; what waits should obey L.Context():
+	// a call that has not returned a second after the end of that is given up, as if it had failed, with its goroutine.
 	// A panic in one ends the call of Lua that it happened in, whatever the script does to catch it: a message is
 	// Transient, and the state is not used again. A file of the same name beside the policy is
 	// not found; a name that require knows already is an error of LoadPolicy.

@@ -14,6 +14,7 @@ func Guarded(fn lua.LGFunction) lua.LGFunction {
 		if r == nil {
 			return fn(L)
 		}
+		r.guarded.Add(1)
 		defer func() {
 			r.uncount()
 			switch p := recover().(type) {

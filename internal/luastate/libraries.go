@@ -17,6 +17,9 @@ type Options struct {
 	// Forbid names libraries and functions that there are not, such as "io" and "os.getenv". A call of one is an
 	// error that says so.
 	Forbid []string
+	// Unruly says that there are functions of Go in the state that may not return when their context ends. Each call
+	// then has a goroutine of its own, which is left behind if it must be.
+	Unruly bool
 	// Setup adds to a new state, before the program runs. An error of it is the one of NewState.
 	Setup func(L *lua.LState) error
 }

@@ -17,9 +17,11 @@ import (
 // where the last one was answered: a script in a long call of Go, or one that the scheduler leaves waiting, does not
 // answer, so what is counted is close to the time of the processor and not to that of the wall.
 type run struct {
-	state    *State
-	sign     atomic.Uint32
-	ticks    atomic.Int64
+	state *State
+	sign  atomic.Uint32
+	ticks atomic.Int64
+	// guarded counts the calls of functions of the host. Whoever gives such a call up has seen by it all that was done before.
+	guarded  atomic.Int64
 	stopping atomic.Bool
 	cause    error // why it was stopped; written before sign says so
 }
@@ -73,7 +75,9 @@ func (s *State) begin(ctx context.Context) *callContext {
 // end is called when the outermost call is over.
 func (r *run) end() {
 	r.checkMemory()
-	r.state.spent = r.state.spent || r.stoppedBy() != nil
+	if r.stoppedBy() != nil {
+		r.state.spent.Store(true)
+	}
 	r.state.current.Store(nil)
 }
 

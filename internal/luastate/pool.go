@@ -113,7 +113,7 @@ func (p *Pool) Close() {
 
 func (p *Pool) worn(s *State, now time.Time) bool {
 	const forever = 1<<63 - 1
-	return s.spent || s.uses >= limit(p.MaxUses, defaultMaxUses, int(^uint(0)>>1)) ||
+	return s.Spent() || s.uses >= limit(p.MaxUses, defaultMaxUses, int(^uint(0)>>1)) ||
 		now.Sub(s.made) >= limit(p.MaxAge, defaultMaxAge, time.Duration(forever))
 }
 

@@ -36,11 +36,13 @@ type State struct {
 	memory  memory
 	current atomic.Pointer[run] // nil: nothing runs
 	ticking atomic.Bool
-	spent   bool
+	spent   atomic.Bool
+
+	unruly bool // see Options
 }
 
 // Spent reports that the state is not to be used again, because a call broke a limit or Go code panicked.
-func (s *State) Spent() bool { return s.spent }
+func (s *State) Spent() bool { return s.spent.Load() }
 
 // NewState makes a state, with the libraries and the shim, and runs the program in it, bounded by ctx. The error is an
 // *Error with the line where the program failed, or what Options.Setup returned.
@@ -55,6 +57,7 @@ func (p *Program) NewState(ctx context.Context, o Options) (*State, error) {
 		IncludeGoStackTrace: true,
 	})
 	s := Wrap(L, o.Limits)
+	s.unruly = o.Unruly
 	p.libraries(&o).install(L, &o)
 	PrintTo(L, os.Stdout)
 	installLoader(L, p)
@@ -105,6 +108,13 @@ func (s *State) Call(ctx context.Context, nret int, fn lua.LValue, args ...lua.L
 	if err := context.Cause(ctx); err != nil {
 		return nil, &Error{Reason: oneLine(err.Error()), cause: err}
 	}
+	if s.unruly && s.current.Load() == nil {
+		return s.callAside(ctx, nret, fn, args)
+	}
+	return s.call(ctx, nret, fn, args)
+}
+
+func (s *State) call(ctx context.Context, nret int, fn lua.LValue, args []lua.LValue) (results []lua.LValue, err error) {
 	L := s.L
 	top := L.GetTop()
 	outer := L.Context()
@@ -123,7 +133,7 @@ func (s *State) Call(ctx context.Context, nret int, fn lua.LValue, args ...lua.L
 			results, err = nil, &Error{Reason: oneLine(fmt.Sprint("panic: ", p)), Panic: true}
 		}
 		if e, ok := err.(*Error); ok && e.Panic {
-			s.spent = true
+			s.spent.Store(true)
 		}
 		L.SetTop(top)
 		setContext(L, outer)
@@ -184,6 +194,10 @@ func (s *State) Close() {
 		return
 	}
 	s.closed = true
+	s.free()
+}
+
+func (s *State) free() {
 	if fs := filesOf(s.L); fs != nil {
 		fs.close()
 	}
