@@ -114,5 +114,5 @@ func (e *entry[V]) answered() bool {
 
 // fresh reports whether the answer is there and may be used.
 func (e *entry[V]) fresh() bool {
-	return e.answered() && (e.expires.IsZero() || time.Now().Before(e.expires))
+	return e.answered() && (e.expires.IsZero() || time.Until(e.expires) > 0)
 }
