@@ -23,6 +23,7 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+	"unique"
 
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
@@ -713,7 +714,7 @@ type luaEngine struct {
 	config  *CustomLua
 	sources sourcePicker
 	ways    egress.Dated[luaWayName, *way]
-	batches *gather.Gatherer[luaBatchKey, *luaCall] // nil: one message at a time
+	batches *luaGatherer // nil: one message at a time
 }
 
 // luaWayName is all that the way of a message is made of, besides what the Egress says. It names the policy
@@ -726,6 +727,10 @@ type luaWayName struct {
 // luaBatchKey is what the messages of a batch have in common: with the connection key, the policy, the
 // constructor, domain, tenant and campaign.
 type luaBatchKey struct{ ready, connection string }
+
+type luaGatherer = gather.Gatherer[unique.Handle[luaBatchKey], *luaCall]
+
+type luaBatch = gather.Batch[unique.Handle[luaBatchKey], *luaCall]
 
 // luaCall is one message on its way through a connection.
 type luaCall struct {
@@ -741,7 +746,7 @@ func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
 	e := &luaEngine{runtime: r, config: c, sources: sourcePicker{runtime: r, pool: pool}}
 	e.ways.Max = maxWays
 	if c.BatchSize > 1 {
-		e.batches = &gather.Gatherer[luaBatchKey, *luaCall]{Run: e.carryBatch, Closing: r.ready().closing.Done()}
+		e.batches = &luaGatherer{Run: e.carryBatch, Closing: r.ready().closing.Done()}
 	}
 	return e
 }
@@ -766,6 +771,7 @@ func (e *luaEngine) wayFrom(ctx context.Context, a *attempt, asked string, sourc
 	e.runtime.limit(w)
 	w.keys = []string{e.key(name)}
 	w.request.Keys = w.keys
+	w.batch = unique.Make(luaBatchKey{w.ready, w.keys[0]})
 	e.ways.Put(name, w, time.Time{})
 	return w, nil
 }
@@ -787,13 +793,20 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 	for done := false; !done; {
 		done = e.deliverFromOne(ctx, a)
 	}
+	// What ended otherwise might, by a fault of ours, still be in the hands of a state.
+	a.spent = a.err == nil && !slices.ContainsFunc(a.results, func(r Result) bool { return r.Status != Delivered })
 }
 
 // deliverFromOne delivers from the source whose turn it is. It tells whether the attempt is over: not where
 // there was no room to wait for a connection.
 func (e *luaEngine) deliverFromOne(ctx context.Context, a *attempt) (over bool) {
 	w, failed := e.sources.choose(ctx, a, false, e)
-	call := &luaCall{attempt: a, way: w, policy: a.policy, message: luaMessage{attempt: a}}
+	call := a.lua
+	if call == nil {
+		call = new(luaCall)
+		a.lua = call
+	}
+	*call = luaCall{attempt: a, way: w, policy: a.policy, message: luaMessage{attempt: a}}
 	switch cause := e.runtime.ended(ctx); {
 	case cause != nil:
 		call.res = unsent(cause)
@@ -928,7 +941,7 @@ func (e *luaEngine) join(ctx context.Context, call *luaCall) {
 		return
 	}
 	call.gathered(1)
-	err := e.batches.Do(ctx, luaBatchKey{w.ready, w.keys[0]}, call, e.rules(w))
+	err := e.batches.Do(ctx, w.batch, call, e.rules(w))
 	if call.counted { // it left, or led, while the batch waited for others
 		call.gathered(-1)
 	}
@@ -956,7 +969,7 @@ func (e *luaEngine) rules(w *way) gather.Rules {
 
 // carryBatch sends a batch over a connection. The call that leads it waits for the connection, and others may
 // join meanwhile.
-func (e *luaEngine) carryBatch(ctx context.Context, lead *luaCall, b *gather.Batch[luaBatchKey, *luaCall]) {
+func (e *luaEngine) carryBatch(ctx context.Context, lead *luaCall, b *luaBatch) {
 	lead.gathered(-1) // if it waits from now on, it does so in the line for a connection
 	if e.runtime.state.closing.Err() != nil {
 		e.refuse(begun(b.Begin(all)), unsent(ErrClosed))
