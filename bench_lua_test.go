@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -225,26 +226,44 @@ func (m *rendezvous) meet(ctx context.Context, woken chan struct{}, size int) {
 	m.mu.Unlock()
 }
 
-// BenchmarkLuaParallel shows how throughput rises with states, up to the cores.
+// BenchmarkLuaParallel shows how throughput rises with Lua states, up to the cores: by the same number of callers, each
+// of whom waits for a state where there are fewer. Bare are as many states with a goroutine each and nothing between them:
+// what the machine allows.
 func BenchmarkLuaParallel(b *testing.B) {
-	rt, _ := benchPolicy(b, recordsPolicy(b))
-	p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{Constructor: "make.it"}}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a host's heap is not as small as that of this process
-	for _, callers := range []int{1, 2, 4} {
-		b.Run(fmt.Sprint(callers), func(b *testing.B) {
-			var calls sync.WaitGroup
-			for range callers {
-				calls.Go(func() {
-					msg := benchMessage()
-					for range b.N / callers {
-						p.Deliver(context.Background(), msg)
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a host's heap is not as small, and collected as often, as that of this process
+	for _, states := range []int{1, 2, 4} {
+		b.Run(fmt.Sprintf("bare/states=%d", states), func(b *testing.B) {
+			_, policy := benchPolicy(b, recordsPolicy(b))
+			var next atomic.Int64
+			var all sync.WaitGroup
+			for range states {
+				L, connection, a := bareConnection(b, policy)
+				all.Go(func() {
+					object, send := kumo.NewMessage(L, &luaMessage{attempt: a}), connection.RawGetString("send")
+					for next.Add(1) <= int64(b.N) {
+						if err := L.CallByParam(lua.P{Fn: send, NRet: 1, Protect: true}, connection, object); err != nil {
+							b.Error(err)
+						}
+						L.Pop(1)
 					}
 				})
 			}
-			calls.Wait()
+			all.Wait()
+		})
+		b.Run(fmt.Sprintf("deliver/states=%d", states), func(b *testing.B) {
+			rt, _ := benchPolicy(b, recordsPolicy(b)+strings.Replace(benchPath, "connection_limit = 1", fmt.Sprint("connection_limit = ", states), 1))
+			p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{Constructor: "make.it"}}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			fromManyCallers(8, b.N, func() func() {
+				msg := benchMessage()
+				return func() {
+					if r := p.Deliver(b.Context(), msg).Results[0]; r.Status != Delivered {
+						b.Error(r.Response)
+					}
+				}
+			})
 		})
 	}
 }
