@@ -756,17 +756,17 @@ func (e *luaEngine) wayFrom(ctx context.Context, a *attempt, asked string, sourc
 	q := &a.queue
 	name := luaWayName{q.Domain, q.Tenant, q.Campaign, q.RoutingDomain, asked, a.policy.serialOrNone()}
 	site := q.routing()
-	if known, ok := e.ways.Get(name); ok && known.source == source && !known.name.Gone() {
-		path, err := e.runtime.egressPath(ctx, pathName{site, source.config.Name, site})
-		if err == nil && path == known.path {
-			return known, nil
-		}
+	if known, ok := e.ways.Get(name); ok && known.source == source && !known.name.Gone() && known.held.Fresh() {
+		return known, nil
 	}
 	from := source.config.Name
 	w := &way{asked: asked, source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
 	var err error
 	if w.path, err = e.runtime.egressPath(ctx, pathName{site, from, site}); err != nil {
 		return w, unresolved(a.queue, err)
+	}
+	if held, ok := e.runtime.state.egress.paths.Hold(pathName{site, from, site}); ok && held.Value == w.path {
+		w.held = held // else it is looked for again next time
 	}
 	e.runtime.limit(w)
 	w.keys = []string{e.key(name)}

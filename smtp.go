@@ -841,6 +841,7 @@ type way struct {
 	ready  string
 	site   string
 	path   *keyed[EgressPath]
+	held   egress.Held[*keyed[EgressPath]] // custom Lua: the path, as long as it may be used
 	source *keyed[EgressSource]
 	plan   []candidate
 	keys   []string                   // the connection keys of what can be tried
