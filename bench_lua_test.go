@@ -7,27 +7,41 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mtadelivery/delivery/internal/kumo"
 	lua "github.com/yuin/gopher-lua"
 )
 
 // benchLua are the connections whose cost is compared with that of the bare calls of their send methods.
-var benchLua = []struct{ name, policy string }{
-	{"trivial", connectionWith("return 'OK'")},
-	{"reads", connectionWith("local id, to = message:id(), message:sender().email return 'OK'")},
-	{"policy", "testdata/policies/records.lua"},
+func benchLua(b *testing.B) []struct{ name, policy string } {
+	return []struct{ name, policy string }{
+		{"trivial", connectionWith("return 'OK'")},
+		{"reads", connectionWith("local id, to = message:id(), message:sender().email return 'OK'")},
+		{"policy", recordsPolicy(b)},
+	}
 }
+
+// recordsPolicy is a policy of sixty lines.
+func recordsPolicy(b *testing.B) string {
+	file, err := os.ReadFile("testdata/policies/records.lua")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(file)
+}
+
+// benchPath is that of one warm connection.
+const benchPath = "\nkumo.on('get_egress_path_config', function() return kumo.make_egress_path { connection_limit = 1, max_deliveries_per_connection = 1000000000 } end)"
 
 func benchPolicy(b *testing.B, text string) (*Runtime, *Policy) {
 	rt := &Runtime{Logger: slog.New(slog.DiscardHandler), Stdout: io.Discard}
 	b.Cleanup(func() { rt.Close(context.Background()) })
-	if file, err := os.ReadFile(text); err == nil {
-		text = string(file)
-	}
 	p, err := rt.ParsePolicy(b.Context(), "bench.lua", []byte(text))
 	if err != nil {
 		b.Fatal(err)
@@ -43,141 +57,213 @@ func benchMessage() *Message {
 	return msg
 }
 
+// sideBySide runs parts in turn, n operations of each at a time, and reports the median of what an operation of
+// each took: what disturbs the machine for a moment disturbs all of them or counts for none.
+func sideBySide(b *testing.B, n int, parts ...benchPart) (medians []float64) {
+	took := make([][]float64, len(parts))
+	b.ResetTimer()
+	for done := 0; done < b.N; done += n {
+		for i, part := range parts {
+			start := time.Now()
+			part.run(n)
+			took[i] = append(took[i], float64(time.Since(start))/float64(n))
+		}
+	}
+	for i, part := range parts {
+		slices.Sort(took[i])
+		medians = append(medians, took[i][len(took[i])/2])
+		b.ReportMetric(medians[i], part.name+"-ns")
+	}
+	b.ReportMetric(0, "ns/op") // which would be that of all parts together
+	return medians
+}
+
+type benchPart struct {
+	name string
+	run  func(n int)
+}
+
+// bareConnection is what the constructor of a policy makes, in a state of its own, with a message for it.
+func bareConnection(b *testing.B, p *Policy) (*lua.LState, *lua.LTable, *attempt) {
+	s, err := p.states.Get(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	returned, _, err := p.call(b.Context(), s, "make.it", luaStrings("example.com", "tenant", "")...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a, err := newAttempt(benchMessage())
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.L.SetContext(b.Context())
+	return s.L, returned[0].(*lua.LTable), a
+}
+
 // BenchmarkLua is one more message through a warm Lua connection, beside the bare call of the same function
 // with the same userdata: the difference is what a delivery costs.
 func BenchmarkLua(b *testing.B) {
-	for _, of := range benchLua {
-		constructor := "make.it"
-		b.Run(of.name+"/bare", func(b *testing.B) {
-			_, p := benchPolicy(b, of.policy)
-			s, err := p.states.Get(b.Context())
-			if err != nil {
-				b.Fatal(err)
-			}
-			made, err := p.Call(b.Context(), "nothing")
-			if err != nil || made != nil {
-				b.Fatal(made, err)
-			}
-			returned, _, err := p.call(b.Context(), s, constructor, luaStrings("example.com", "tenant", "")...)
-			if err != nil {
-				b.Fatal(err)
-			}
-			connection := returned[0].(*lua.LTable)
-			a, err := newAttempt(benchMessage())
-			if err != nil {
-				b.Fatal(err)
-			}
-			object := kumo.NewMessage(s.L, &luaMessage{attempt: a})
+	for _, of := range benchLua(b) {
+		b.Run(of.name, func(b *testing.B) {
+			rt, policy := benchPolicy(b, of.policy+benchPath)
+			L, connection, a := bareConnection(b, policy)
+			object := kumo.NewMessage(L, &luaMessage{attempt: a})
 			send := connection.RawGetString("send")
-			ctx, cancel := context.WithCancel(b.Context())
-			defer cancel()
-			s.L.SetContext(ctx)
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := s.L.CallByParam(lua.P{Fn: send, NRet: 1, Protect: true}, connection, object); err != nil {
-					b.Fatal(err)
-				}
-				s.L.Pop(1)
-			}
-		})
-		b.Run(of.name+"/deliver", func(b *testing.B) {
-			rt, _ := benchPolicy(b, of.policy)
-			p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{Constructor: constructor}}})
+			p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{Constructor: "make.it"}}})
 			if err != nil {
 				b.Fatal(err)
 			}
 			msg := benchMessage()
 			ctx, cancel := context.WithCancel(b.Context())
 			defer cancel()
-			b.ReportAllocs()
-			for b.Loop() {
-				if r := p.Deliver(ctx, msg).Results[0]; r.Status != Delivered {
-					b.Fatal(r.Response)
+			took := sideBySide(b, 5000, benchPart{"bare", func(n int) {
+				for range n {
+					if err := L.CallByParam(lua.P{Fn: send, NRet: 1, Protect: true}, connection, object); err != nil {
+						b.Fatal(err)
+					}
+					L.Pop(1)
 				}
-			}
+			}}, benchPart{"deliver", func(n int) {
+				for range n {
+					if r := p.Deliver(ctx, msg).Results[0]; r.Status != Delivered {
+						b.Fatal(r.Response)
+					}
+				}
+			}})
+			b.ReportMetric(took[1]-took[0], "more-ns")
+			b.ReportMetric(took[1]/took[0], "times")
 		})
 	}
 }
 
-// BenchmarkLuaBatch is one message of a batch of a hundred over one warm connection, beside the bare call of the
-// same function with a list of a hundred.
+// BenchmarkLuaBatch is one message of a batch of a hundred over one warm connection, beside what is none of ours
+// in it: its part of the bare call of the same function with a list of a hundred, and the wait of its caller, who is
+// parked and woken as the callers of any batch are. What is left is our share.
 func BenchmarkLuaBatch(b *testing.B) {
 	const size = 100
-	const policy = `kumo.on('make.it', function() return { send_batch = function(self, messages) return 'OK' end } end)
-		kumo.on('get_egress_path_config', function() return kumo.make_egress_path { connection_limit = 1, max_deliveries_per_connection = 1000000 } end)`
-	b.Run("bare", func(b *testing.B) {
-		_, p := benchPolicy(b, policy)
-		s, err := p.states.Get(b.Context())
-		if err != nil {
-			b.Fatal(err)
-		}
-		returned, _, err := p.call(b.Context(), s, "make.it")
-		if err != nil {
-			b.Fatal(err)
-		}
-		connection := returned[0].(*lua.LTable)
-		send := connection.RawGetString("send_batch")
-		a, err := newAttempt(benchMessage())
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.ReportAllocs()
-		for n := 0; n < b.N; n += size {
-			list := s.L.CreateTable(size, 0)
+	rt, policy := benchPolicy(b, `kumo.on('make.it', function() return { send_batch = function(self, messages) return 'OK' end } end)`+benchPath)
+	L, connection, a := bareConnection(b, policy)
+	send := connection.RawGetString("send_batch")
+	p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{
+		Constructor: "make.it", BatchSize: size, MinBatchSize: size, MaxBatchLatency: Duration(time.Second)}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	var bare rendezvous
+	took := sideBySide(b, 200*size, benchPart{"bare", func(n int) {
+		for range n / size {
+			list := L.CreateTable(size, 0)
 			for i := range size {
-				list.RawSetInt(i+1, kumo.NewMessage(s.L, &luaMessage{attempt: a}))
+				list.RawSetInt(i+1, kumo.NewMessage(L, &luaMessage{attempt: a}))
 			}
-			if err := s.L.CallByParam(lua.P{Fn: send, NRet: 1, Protect: true}, connection, list); err != nil {
+			if err := L.CallByParam(lua.P{Fn: send, NRet: 1, Protect: true}, connection, list); err != nil {
 				b.Fatal(err)
 			}
-			s.L.Pop(1)
+			L.Pop(1)
 		}
-	})
-	b.Run("deliver", func(b *testing.B) {
-		rt, _ := benchPolicy(b, policy)
-		p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{
-			Constructor: "make.it", BatchSize: size, MinBatchSize: size, MaxBatchLatency: Duration(1e8)}}})
-		if err != nil {
-			b.Fatal(err)
+	}}, benchPart{"wait", func(n int) {
+		fromManyCallers(2*size, n, func() func() {
+			woken := make(chan struct{}, 1)
+			return func() { bare.meet(ctx, woken, size) }
+		})
+	}}, benchPart{"deliver", func(n int) {
+		fromManyCallers(2*size, n, func() func() {
+			msg := benchMessage()
+			return func() {
+				if r := p.Deliver(ctx, msg).Results[0]; r.Status != Delivered {
+					b.Error(r.Response)
+				}
+			}
+		})
+	}})
+	b.ReportMetric(took[2]-took[1]-took[0], "ours-ns")
+}
+
+// fromManyCallers makes n calls, from as many goroutines as there are callers.
+func fromManyCallers(callers, n int, begin func() (call func())) {
+	var group sync.WaitGroup
+	var begun atomic.Int64
+	for range callers {
+		group.Go(func() {
+			call := begin()
+			for begun.Add(1) <= int64(n) {
+				call()
+			}
+		})
+	}
+	group.Wait()
+}
+
+// rendezvous is the least that a batch of calls can be: the last to come wakes the others.
+type rendezvous struct {
+	mu     sync.Mutex
+	others []chan struct{}
+	spare  []chan struct{}
+}
+
+func (m *rendezvous) meet(ctx context.Context, woken chan struct{}, size int) {
+	m.mu.Lock()
+	if len(m.others)+1 < size {
+		m.others = append(m.others, woken)
+		m.mu.Unlock()
+		select {
+		case <-woken:
+		case <-ctx.Done():
 		}
-		b.ReportAllocs()
-		var callers sync.WaitGroup
-		total := int64(b.N+2*size-1) / (2 * size) * (2 * size) // so that every batch is full
-		var begun atomic.Int64
-		for range 2 * size {
-			callers.Go(func() {
+		return
+	}
+	others := m.others
+	m.others, m.spare = m.spare, nil
+	m.mu.Unlock()
+	for _, other := range others {
+		other <- struct{}{}
+	}
+	m.mu.Lock()
+	m.spare = others[:0]
+	m.mu.Unlock()
+}
+
+// BenchmarkLuaParallel shows how throughput rises with Lua states, up to the cores: by the same number of callers, each
+// of whom waits for a state where there are fewer. Bare are as many states with a goroutine each and nothing between them:
+// what the machine allows.
+func BenchmarkLuaParallel(b *testing.B) {
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a host's heap is not as small, and collected as often, as that of this process
+	for _, states := range []int{1, 2, 4} {
+		b.Run(fmt.Sprintf("bare/states=%d", states), func(b *testing.B) {
+			_, policy := benchPolicy(b, recordsPolicy(b))
+			var next atomic.Int64
+			var all sync.WaitGroup
+			for range states {
+				L, connection, a := bareConnection(b, policy)
+				all.Go(func() {
+					object, send := kumo.NewMessage(L, &luaMessage{attempt: a}), connection.RawGetString("send")
+					for next.Add(1) <= int64(b.N) {
+						if err := L.CallByParam(lua.P{Fn: send, NRet: 1, Protect: true}, connection, object); err != nil {
+							b.Error(err)
+						}
+						L.Pop(1)
+					}
+				})
+			}
+			all.Wait()
+		})
+		b.Run(fmt.Sprintf("deliver/states=%d", states), func(b *testing.B) {
+			rt, _ := benchPolicy(b, recordsPolicy(b)+strings.Replace(benchPath, "connection_limit = 1", fmt.Sprint("connection_limit = ", states), 1))
+			p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{Constructor: "make.it"}}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			fromManyCallers(8, b.N, func() func() {
 				msg := benchMessage()
-				for begun.Add(1) <= total {
-					if r := p.Deliver(context.Background(), msg).Results[0]; r.Status != Delivered {
+				return func() {
+					if r := p.Deliver(b.Context(), msg).Results[0]; r.Status != Delivered {
 						b.Error(r.Response)
 					}
 				}
 			})
-		}
-		callers.Wait()
-	})
-}
-
-// BenchmarkLuaParallel shows how throughput rises with states, up to the cores.
-func BenchmarkLuaParallel(b *testing.B) {
-	rt, _ := benchPolicy(b, "testdata/policies/records.lua")
-	p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{Constructor: "make.it"}}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a host's heap is not as small as that of this process
-	for _, callers := range []int{1, 2, 4} {
-		b.Run(fmt.Sprint(callers), func(b *testing.B) {
-			var calls sync.WaitGroup
-			for range callers {
-				calls.Go(func() {
-					msg := benchMessage()
-					for range b.N / callers {
-						p.Deliver(context.Background(), msg)
-					}
-				})
-			}
-			calls.Wait()
 		})
 	}
 }

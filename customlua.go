@@ -23,6 +23,7 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+	"unique"
 
 	"github.com/mtadelivery/delivery/internal/address"
 	"github.com/mtadelivery/delivery/internal/decode"
@@ -775,7 +776,7 @@ type luaEngine struct {
 	config  *CustomLua
 	sources sourcePicker
 	ways    egress.Dated[luaWayName, *way]
-	batches *gather.Gatherer[luaBatchKey, *luaCall] // nil: one message at a time
+	batches *luaGatherer // nil: one message at a time
 }
 
 // luaWayName is all that the way of a message is made of, besides what the Egress says. It names the policy
@@ -788,6 +789,10 @@ type luaWayName struct {
 // luaBatchKey is what the messages of a batch have in common: with the connection key, the policy, the
 // constructor, domain, tenant and campaign.
 type luaBatchKey struct{ ready, connection string }
+
+type luaGatherer = gather.Gatherer[unique.Handle[luaBatchKey], *luaCall]
+
+type luaBatch = gather.Batch[unique.Handle[luaBatchKey], *luaCall]
 
 // luaCall is one message on its way through a connection.
 type luaCall struct {
@@ -803,7 +808,7 @@ func newLuaEngine(r *Runtime, c *CustomLua, pool string) *luaEngine {
 	e := &luaEngine{runtime: r, config: c, sources: sourcePicker{runtime: r, pool: pool}}
 	e.ways.Max = maxWays
 	if c.BatchSize > 1 {
-		e.batches = &gather.Gatherer[luaBatchKey, *luaCall]{Run: e.carryBatch, Closing: r.ready().closing.Done()}
+		e.batches = &luaGatherer{Run: e.carryBatch, Closing: r.ready().closing.Done()}
 	}
 	return e
 }
@@ -813,11 +818,8 @@ func (e *luaEngine) wayFrom(ctx context.Context, a *attempt, asked string, sourc
 	q := &a.queue
 	name := luaWayName{q.Domain, q.Tenant, q.Campaign, q.RoutingDomain, asked, a.policy.serialOrNone()}
 	site := q.routing()
-	if known, ok := e.ways.Get(name); ok && known.source == source && !known.name.Gone() {
-		path, err := e.runtime.egressPath(ctx, pathName{site, source.config.Name, site})
-		if err == nil && path == known.path {
-			return known, nil
-		}
+	if known, ok := e.ways.Get(name); ok && known.source == source && !known.name.Gone() && known.held.Fresh() {
+		return known, nil
 	}
 	from := source.config.Name
 	w := &way{asked: asked, source: source, site: site, ready: from + "->" + site + "@lua:" + e.config.Constructor}
@@ -825,9 +827,13 @@ func (e *luaEngine) wayFrom(ctx context.Context, a *attempt, asked string, sourc
 	if w.path, err = e.runtime.egressPath(ctx, pathName{site, from, site}); err != nil {
 		return w, unresolved(a.queue, err)
 	}
+	if held, ok := e.runtime.state.egress.paths.Hold(pathName{site, from, site}); ok && held.Value == w.path {
+		w.held = held // else it is looked for again next time
+	}
 	e.runtime.limit(w)
 	w.keys = []string{e.key(name)}
 	w.request.Keys = w.keys
+	w.batch = unique.Make(luaBatchKey{w.ready, w.keys[0]})
 	e.ways.Put(name, w, time.Time{})
 	return w, nil
 }
@@ -849,13 +855,20 @@ func (e *luaEngine) deliver(ctx context.Context, a *attempt) {
 	for done := false; !done; {
 		done = e.deliverFromOne(ctx, a)
 	}
+	// What ended otherwise might, by a fault of ours, still be in the hands of a state.
+	a.spent = a.err == nil && !slices.ContainsFunc(a.results, func(r Result) bool { return r.Status != Delivered })
 }
 
 // deliverFromOne delivers from the source whose turn it is. It tells whether the attempt is over: not where
 // there was no room to wait for a connection.
 func (e *luaEngine) deliverFromOne(ctx context.Context, a *attempt) (over bool) {
 	w, failed := e.sources.choose(ctx, a, false, e)
-	call := &luaCall{attempt: a, way: w, policy: a.policy, message: luaMessage{attempt: a}}
+	call := a.lua
+	if call == nil {
+		call = new(luaCall)
+		a.lua = call
+	}
+	*call = luaCall{attempt: a, way: w, policy: a.policy, message: luaMessage{attempt: a}}
 	switch cause := e.runtime.ended(ctx); {
 	case cause != nil:
 		call.res = unsent(cause)
@@ -990,7 +1003,7 @@ func (e *luaEngine) join(ctx context.Context, call *luaCall) {
 		return
 	}
 	call.gathered(1)
-	err := e.batches.Do(ctx, luaBatchKey{w.ready, w.keys[0]}, call, e.rules(w))
+	err := e.batches.Do(ctx, w.batch, call, e.rules(w))
 	if call.counted { // it left, or led, while the batch waited for others
 		call.gathered(-1)
 	}
@@ -1018,7 +1031,7 @@ func (e *luaEngine) rules(w *way) gather.Rules {
 
 // carryBatch sends a batch over a connection. The call that leads it waits for the connection, and others may
 // join meanwhile.
-func (e *luaEngine) carryBatch(ctx context.Context, lead *luaCall, b *gather.Batch[luaBatchKey, *luaCall]) {
+func (e *luaEngine) carryBatch(ctx context.Context, lead *luaCall, b *luaBatch) {
 	lead.gathered(-1) // if it waits from now on, it does so in the line for a connection
 	if e.runtime.state.closing.Err() != nil {
 		e.refuse(begun(b.Begin(all)), unsent(ErrClosed))

@@ -490,3 +490,83 @@ func TestAPanicOfATraceHook(t *testing.T) {
 		}
 	})
 }
+
+// TestAttemptsServeOneMessageAfterTheOther: what an attempt is reused for leaves the outcomes of the messages before it
+// alone, and gets nothing of theirs, whether they were delivered, refused, changed or given up.
+func TestAttemptsServeOneMessageAfterTheOther(t *testing.T) {
+	const answer = `
+		local function answer(m)
+			if m:get_meta 'refuse' then kumo.reject(550, m:id()) end
+			if m:get_meta 'change' then m:set_meta('changed', m:id()) end
+			return m:id() .. ' ' .. m:recipient().email
+		end
+		kumo.on('make.it', function()
+			local c = {}
+			function c:send(m) return answer(m) end
+			function c:send_batch(messages)
+				local all = {}
+				for i, m in ipairs(messages) do
+					local ok, got = pcall(answer, m)
+					all[i] = ok and got or { code = 550, message = m:id() }
+				end
+				return all
+			end
+			return c
+		end)
+		kumo.on('get_egress_path_config', function() return kumo.make_egress_path { connection_limit = 2 } end)`
+	for _, size := range []int{1, 4} {
+		t.Run(fmt.Sprint("batch_size=", size), func(t *testing.T) {
+			rt, _ := quiet(t)
+			withPolicy(t, rt, answer)
+			p, err := rt.Protocol(QueueConfig{Protocol: ProtocolConfig{CustomLua: &CustomLua{Constructor: "make.it", BatchSize: size}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone, cancel := context.WithCancel(t.Context())
+			cancel()
+			const callers, each = 8, 200
+			outcomes := make([]Outcome, callers*each)
+			message := func(i int) *Message {
+				msg := messageTo(fmt.Sprintf("user%d@hook.test", i))
+				msg.ID, msg.Meta = fmt.Sprint("id", i), map[string]any{}
+				switch i % 5 {
+				case 1:
+					msg.Meta["refuse"] = true
+				case 2:
+					msg.Meta["change"] = true
+				}
+				return msg
+			}
+			var calls sync.WaitGroup
+			for caller := range callers {
+				calls.Go(func() {
+					for i := caller * each; i < (caller+1)*each; i++ {
+						ctx := t.Context()
+						if i%5 == 3 {
+							ctx = gone
+						}
+						outcomes[i] = p.Deliver(ctx, message(i))
+					}
+				})
+			}
+			calls.Wait()
+			for i, o := range outcomes {
+				r, want, status, changed := o.Results[0], fmt.Sprintf("200 id%d user%d@hook.test", i, i), Delivered, ""
+				switch i % 5 {
+				case 1:
+					want, status = fmt.Sprint("550 id", i), Permanent
+				case 2:
+					changed = fmt.Sprint("id", i)
+				case 3:
+					want, status = "000 ", Unsent
+				}
+				if r.Status != status || r.Response.String() != want || r.Recipient != fmt.Sprintf("user%d@hook.test", i) {
+					t.Errorf("message %d: %s %q for %s (%v), want %q", i, r.Status, r.Response, r.Recipient, r.Err, want)
+				}
+				if (o.Changes != nil) != (changed != "") || changed != "" && o.Changes.Meta["changed"] != changed {
+					t.Errorf("message %d: changes %+v", i, o.Changes)
+				}
+			}
+		})
+	}
+}

@@ -216,6 +216,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-maildir"
@@ -1374,7 +1375,7 @@ type runtimeState struct {
 	closed bool
 	live   map[string]*liveProtocol
 	calls  sync.WaitGroup // deliveries under way
-	policy *Policy
+	policy atomic.Pointer[Policy]
 	serial uint64 // of the last policy that was loaded
 
 	egress    egressAnswers
@@ -1387,6 +1388,7 @@ type runtimeState struct {
 	peers     smtpclient.Peers
 	lua       sessions.Pool[*luaSession]
 	drop      maildrop.Drop
+	attempts  sync.Pool // of *attempt, for further messages
 	resolver  Resolver
 	own       io.Closer       // the resolver, if it is ours
 	http      *http.Transport // if it is ours
@@ -1504,10 +1506,7 @@ func (r *Runtime) Protocol(c QueueConfig) (Protocol, error) {
 // new messages.
 func (r *Runtime) SetPolicy(p *Policy) {
 	s := r.ready()
-	s.mu.Lock()
-	old := s.policy
-	s.policy = p
-	s.mu.Unlock()
+	old := s.policy.Swap(p)
 	s.egress.Forget()
 	s.lua.Drain(nil)
 	if old != nil && old != p {
@@ -1516,10 +1515,7 @@ func (r *Runtime) SetPolicy(p *Policy) {
 }
 
 func (r *Runtime) currentPolicy() *Policy {
-	s := r.ready()
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.policy
+	return r.state.policy.Load()
 }
 
 // Stats returns counts and gauges of the moment.
@@ -1647,14 +1643,23 @@ func (h *handle) Deliver(ctx context.Context, msg *Message) Outcome {
 		return Outcome{Results: unsentResults(msg, ErrClosed), Err: ErrClosed}
 	}
 	defer h.leave()
-	a, err := newAttempt(msg)
-	if err != nil {
+	attempts := &h.runtime.state.attempts
+	a, ok := attempts.Get().(*attempt)
+	if !ok {
+		a = new(attempt)
+	}
+	if err := a.begin(msg); err != nil {
 		return Outcome{Results: a.results, Err: err}
 	}
 	if len(a.rcpts) > 0 {
 		h.live.engine.deliver(ctx, a)
 	}
-	return Outcome{Results: a.results, Changes: a.changes, Err: a.err}
+	outcome := Outcome{Results: a.results, Changes: a.changes, Err: a.err}
+	if a.spent {
+		a.clear()
+		attempts.Put(a)
+	}
+	return outcome
 }
 
 func (h *handle) Plan(ctx context.Context, msg *Message) (Plan, error) {
@@ -1793,6 +1798,7 @@ type attempt struct {
 	changes *Changes
 	err     error
 	policy  *Policy // whose constructors it uses
+	spent   bool    // nobody holds it any more, once deliver has returned: another message may have it
 
 	// full are the sources of the pool that turned out to have no room for it, and noRoom is its result of
 	// the last of them.
@@ -1802,6 +1808,16 @@ type attempt struct {
 	one      [1]recipient // where rcpts lie if there is one
 	envelope smtpclient.Envelope
 	oneRcpt  [1]smtpclient.Rcpt // likewise
+	lua      *luaCall           // of the attempt that was here before it; nil: there was none
+}
+
+// clear makes it ready for another message.
+func (a *attempt) clear() {
+	call := a.lua
+	if call != nil {
+		*call = luaCall{}
+	}
+	*a = attempt{lua: call}
 }
 
 // recipient is a recipient that an engine serves.
@@ -1815,10 +1831,16 @@ type recipient struct {
 	before *Result
 }
 
-// newAttempt checks the message. With an error no recipient can be served, and the results say so;
-// without one, those that can never be sent have their result already.
+// newAttempt is a first attempt.
 func newAttempt(msg *Message) (*attempt, error) {
-	a := &attempt{msg: msg, results: make([]Result, len(msg.Recipients))}
+	a := new(attempt)
+	return a, a.begin(msg)
+}
+
+// begin checks the message. With an error no recipient can be served, and the results say so;
+// without one, those that can never be sent have their result already.
+func (a *attempt) begin(msg *Message) error {
+	a.msg, a.results = msg, make([]Result, len(msg.Recipients))
 	for i := range a.results {
 		a.results[i].Recipient = msg.Recipients[i].Address
 	}
@@ -1827,7 +1849,7 @@ func newAttempt(msg *Message) (*attempt, error) {
 		for i := range a.results {
 			a.results[i].refuse(err, ScopeMessage)
 		}
-		return a, err
+		return err
 	}
 	if a.rcpts = a.one[:0]; len(msg.Recipients) > 1 {
 		a.rcpts = make([]recipient, 0, len(msg.Recipients))
@@ -1842,20 +1864,20 @@ func newAttempt(msg *Message) (*attempt, error) {
 		a.rcpts = append(a.rcpts, recipient{index: i, Address: addr, options: msg.Recipients[i].Options})
 	}
 	if len(a.rcpts) == 0 {
-		return a, nil // each has its result, and there is no domain to name a queue after
+		return nil // each has its result, and there is no domain to name a queue after
 	}
 	queue, complete, err := msg.namedQueue()
 	if err != nil {
 		for i := range a.rcpts {
 			a.results[a.rcpts[i].index].refuse(err, ScopeMessage)
 		}
-		return a, err
+		return err
 	}
 	if !complete {
 		queue.Domain = a.rcpts[0].Domain
 	}
 	a.queue = queue
-	return a, nil
+	return nil
 }
 
 // refuse makes the result that of a message or recipient that can never be sent.

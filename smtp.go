@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 	"unicode/utf8"
+	"unique"
 
 	"github.com/emersion/go-smtp"
 	"github.com/mtadelivery/delivery/internal/address"
@@ -665,6 +666,9 @@ func (r *Runtime) egressSource(ctx context.Context, name string) (*keyed[EgressS
 			return nil, time.Time{}, fmt.Errorf("egress source %q: %w", name, err)
 		}
 		k = r.state.egress.equalSources.Share(k.digest, k)
+		if name == unspecified {
+			return k, time.Time{}, nil // nobody was asked, and nobody need be again
+		}
 		return k, time.Now().Add(time.Duration(k.config.TTL)), nil
 	})
 }
@@ -837,9 +841,11 @@ type way struct {
 	ready  string
 	site   string
 	path   *keyed[EgressPath]
+	held   egress.Held[*keyed[EgressPath]] // custom Lua: the path, as long as it may be used
 	source *keyed[EgressSource]
 	plan   []candidate
-	keys   []string // the connection keys of what can be tried
+	keys   []string                   // the connection keys of what can be tried
+	batch  unique.Handle[luaBatchKey] // custom Lua: what may go together
 
 	name      *ready.Name
 	request   sessions.Request // but for its keys

@@ -79,6 +79,13 @@ func ParseSender(s string) (Address, error) {
 }
 
 func parse(s string) (a Address, reason string) {
+	if at := plainLocal(s); at > 0 && isPlainName(s[at+1:]) && 2*len(s) < maxLength { // as nearly all are
+		return Address{s[:at], s[at+1:]}, ""
+	}
+	return parseAny(s)
+}
+
+func parseAny(s string) (a Address, reason string) {
 	if s == "" {
 		return a, "the address is empty"
 	}

@@ -240,6 +240,9 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		if slow, reason := parseAny(in); slow != a || reason != "" {
+			t.Fatalf("Parse(%q) = %q at one look, %q (%s) at a closer one", in, a, slow, reason)
+		}
 		if a.IsNull() || a.Local == "" || !utf8.ValidString(a.Local) {
 			t.Fatalf("Parse(%q) = %q", in, a)
 		}

@@ -37,6 +37,9 @@ func ToASCII(domain string) (string, error) {
 }
 
 func toASCII(domain string) (ascii, reason string) {
+	if isPlainName(domain) { // as nearly all are
+		return domain, ""
+	}
 	if strings.HasPrefix(domain, "[") {
 		return domain, unfitLiteral(domain)
 	}
@@ -58,6 +61,29 @@ func toASCII(domain string) (ascii, reason string) {
 		}
 	}
 	return ascii, unfitName(ascii)
+}
+
+// isPlainName tells of a name, at one look, that it is its own A-labels: those in lower case, none of which says that it
+// stands for another, and no dot at the end. Of other names it says nothing.
+func isPlainName(domain string) bool {
+	if len(domain) > maxDomain {
+		return false
+	}
+	last, start := byte('.'), 0 // the byte before this one, and where its label began
+	for i := range len(domain) {
+		c := domain[i]
+		switch {
+		case c == '.':
+			if last == '.' || last == '-' || i-start > maxLabel {
+				return false
+			}
+			start = i + 1
+		case !isNameText(c), c == '-' && (last == '.' || last == '-'): // two hyphens may be those of xn--
+			return false
+		}
+		last = c
+	}
+	return last != '.' && last != '-' && len(domain)-start <= maxLabel
 }
 
 // trimDot removes one dot from the end, in any of the forms that UTS-46 section 2.3 takes for one.

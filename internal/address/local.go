@@ -35,6 +35,20 @@ func parseLocal(s string) (local, reason string) {
 	return local, ""
 }
 
+// plainLocal is the length of the local part that s begins with, if it is of such characters alone as mean themselves
+// wherever they stand, and an @ follows; else -1.
+func plainLocal(s string) int {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '@':
+			return i
+		case !isNameText(c) && (c < 'A' || c > 'Z') && c != '.' && c != '+' && c != '=':
+			return -1
+		}
+	}
+	return -1
+}
+
 // unquote reads a quoted string (RFC 5321 section 4.1.2). ok is false where s is not one from end to
 // end.
 func unquote(s string) (text string, ok bool) {

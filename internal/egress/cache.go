@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,7 @@ const maxEntries = 1 << 16
 type Cache[K comparable, V any] struct {
 	mu      sync.RWMutex
 	entries map[K]*entry[V]
+	forgets atomic.Uint64 // how often all was forgotten
 }
 
 type entry[V any] struct {
@@ -36,6 +38,32 @@ func (c *Cache[K, V]) Known(key K) (value V, ok bool) {
 		return value, false
 	}
 	return e.value, e.err == nil
+}
+
+// Held is an answer together with what tells whether it may still be used, which takes no look into the cache. The
+// zero Held may not.
+type Held[V any] struct {
+	Value V
+
+	entry   *entry[V]
+	forgets *atomic.Uint64
+	seen    uint64
+}
+
+// Fresh reports whether the cache would still give the answer.
+func (h *Held[V]) Fresh() bool {
+	return h.entry != nil && h.entry.fresh() && h.forgets.Load() == h.seen
+}
+
+// Hold returns what Known returns, to be held. False: nothing is kept, or it is being asked for.
+func (c *Cache[K, V]) Hold(key K) (held Held[V], ok bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e := c.entries[key]
+	if e == nil || !e.fresh() || e.err != nil {
+		return held, false
+	}
+	return Held[V]{e.value, e, &c.forgets, c.forgets.Load()}, true
 }
 
 // Get returns what is kept under key, or what load answers: a value, when it expires (the zero time:
@@ -64,6 +92,7 @@ func (c *Cache[K, V]) Forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.entries = nil
+	c.forgets.Add(1)
 }
 
 // claim returns the entry of key; ours says that it is new and the caller's to fill in.
@@ -114,5 +143,5 @@ func (e *entry[V]) answered() bool {
 
 // fresh reports whether the answer is there and may be used.
 func (e *entry[V]) fresh() bool {
-	return e.answered() && (e.expires.IsZero() || time.Now().Before(e.expires))
+	return e.answered() && (e.expires.IsZero() || time.Until(e.expires) > 0)
 }

@@ -54,6 +54,36 @@ func TestAnAnswerIsAskedForOnceUntilItExpires(t *testing.T) {
 	})
 }
 
+func TestWhatIsHeldKnowsItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c Cache[string, int]
+		hold := func() (held Held[int]) {
+			v, err := c.Get(t.Context(), "key", func() (int, time.Time, error) { return 7, time.Now().Add(time.Minute), nil })
+			held, ok := c.Hold("key")
+			if !ok || err != nil || held.Value != v || !held.Fresh() {
+				t.Fatal(held.Value, ok, err)
+			}
+			return held
+		}
+		if _, ok := c.Hold("key"); ok || new(Held[int]).Fresh() {
+			t.Error("nothing is held")
+		}
+		old := hold()
+		time.Sleep(time.Minute)
+		if _, ok := c.Hold("key"); ok || old.Fresh() {
+			t.Error("held beyond its time")
+		}
+		forgotten := hold()
+		c.Forget()
+		if forgotten.Fresh() {
+			t.Error("held though all was forgotten")
+		}
+		if hold(); old.Fresh() || forgotten.Fresh() {
+			t.Error("a new answer makes an old one fresh")
+		}
+	})
+}
+
 func TestFailuresAreNotKept(t *testing.T) {
 	var c Cache[string, any]
 	failure := errors.New("failure")

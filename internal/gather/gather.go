@@ -34,6 +34,8 @@ type Gatherer[K comparable, T any] struct {
 	mu      sync.Mutex
 	open    map[K]*Batch[K, T]
 	hurried bool
+
+	members sync.Pool // of *member, for further calls
 }
 
 // Batch is a number of calls that go together.
@@ -72,7 +74,19 @@ const (
 // when the item was served, or when Run gave up while this call led. The end of ctx ends the wait for a batch
 // to begin: then the error is its cause, and nothing was done with the item. What has begun is waited for.
 func (g *Gatherer[K, T]) Do(ctx context.Context, key K, item T, rules Rules) error {
-	m := &member[K, T]{item: item, woken: make(chan struct{}, 1)}
+	m, ok := g.members.Get().(*member[K, T])
+	if !ok {
+		m = &member[K, T]{woken: make(chan struct{}, 1)}
+	}
+	m.item = item
+	err := g.take(ctx, key, m, rules)
+	*m = member[K, T]{woken: m.woken} // which is empty: whoever was to be woken has been
+	g.members.Put(m)
+	return err
+}
+
+// take takes part as a member.
+func (g *Gatherer[K, T]) take(ctx context.Context, key K, m *member[K, T], rules Rules) error {
 	if g.join(key, m, rules) {
 		return g.lead(ctx, m)
 	}
@@ -231,18 +245,24 @@ func (b *Batch[K, T]) appoint() {
 // Finish tells the other calls of a batch that has begun that they were served. Run need not call it, unless
 // it has more to do that they need not wait for.
 func (b *Batch[K, T]) Finish() {
+	for _, m := range b.end() {
+		m.woken <- struct{}{}
+	}
+}
+
+// end ends a batch that has begun, and returns those who are to be told.
+func (b *Batch[K, T]) end() []*member[K, T] {
 	g := b.gatherer
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if b.over || len(b.begun) == 0 {
-		return
+		return nil
 	}
 	b.over = true
-	b.begun[0].stage = over
-	for _, m := range b.begun[1:] {
+	for _, m := range b.begun {
 		m.stage = over
-		m.woken <- struct{}{}
 	}
+	return b.begun[1:]
 }
 
 // leave takes a call out that waits, and tells whether it did.

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type group[S Session] struct {
 	opened  uint64
 	idle    list[slot[S]]   // least recently used first
 	waiting list[waiter[S]] // in order of arrival; not empty only if there is nothing for the first
+	lines   *atomic.Int64   // the pool's count of all who wait
 	gates   *gates          // nil: the group has never had one
 	stakes  []*stake[S]     // in the limits that it shares
 }
@@ -124,6 +126,7 @@ func (g *group[S]) enqueue(c *claim) *waiter[S] {
 		after = after.prev
 	}
 	g.waiting.insert(&w.place, after)
+	g.lines.Add(1)
 	switch {
 	case w.place.next != nil:
 		g.askAgain() // those behind it stand further back now
@@ -145,6 +148,7 @@ func (g *group[S]) leave(w *waiter[S]) {
 		g.coming.content--
 	}
 	g.waiting.remove(&w.place)
+	g.lines.Add(-1)
 }
 
 // answer ends the wait of w with s, or with the error of a refusal.

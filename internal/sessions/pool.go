@@ -32,6 +32,7 @@ var ErrFull = errors.New("sessions: too many calls wait")
 // that only such groups share, and a pool in which nothing happens has timers but no goroutine.
 type Pool[S Session] struct {
 	reused atomic.Uint64
+	lines  atomic.Int64 // how many calls wait, of all groups
 
 	mu       sync.Mutex
 	groups   map[string]*group[S]
@@ -212,7 +213,7 @@ func (p *Pool[S]) remember(name string) *group[S] {
 		p.shelves = make(map[home[S]]*shelf[S])
 		p.live = make(map[*slot[S]]struct{})
 	}
-	g := &group[S]{name: name}
+	g := &group[S]{name: name, lines: &p.lines}
 	p.groups[name] = g
 	return g
 }

@@ -81,6 +81,9 @@ func (p *Pool[S]) Knows(group string) bool {
 
 // Waiting returns how many calls wait in a group.
 func (p *Pool[S]) Waiting(group string) int {
+	if p.lines.Load() == 0 { // mostly nobody waits, and then nobody needs the lock
+		return 0
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if g := p.groups[group]; g != nil {
