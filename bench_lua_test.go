@@ -226,29 +226,32 @@ func (m *rendezvous) meet(ctx context.Context, woken chan struct{}, size int) {
 	m.mu.Unlock()
 }
 
-// BenchmarkLuaParallel shows how throughput rises with Lua states, up to the cores: by the same number of callers, each
-// of whom waits for a state where there are fewer. Bare are as many states with a goroutine each and nothing between them:
-// what the machine allows.
+// BenchmarkLuaParallel shows how throughput rises with Lua states, up to the cores: by eight callers, who wait for a state
+// where there are fewer. Bare are the same calls with nothing between callers and states but a channel.
 func BenchmarkLuaParallel(b *testing.B) {
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a host's heap is not as small, and collected as often, as that of this process
 	for _, states := range []int{1, 2, 4} {
 		b.Run(fmt.Sprintf("bare/states=%d", states), func(b *testing.B) {
 			_, policy := benchPolicy(b, recordsPolicy(b))
-			var next atomic.Int64
-			var all sync.WaitGroup
+			calls := make(chan func(), states)
 			for range states {
 				L, connection, a := bareConnection(b, policy)
-				all.Go(func() {
-					object, send := kumo.NewMessage(L, &luaMessage{attempt: a}), connection.RawGetString("send")
-					for next.Add(1) <= int64(b.N) {
-						if err := L.CallByParam(lua.P{Fn: send, NRet: 1, Protect: true}, connection, object); err != nil {
-							b.Error(err)
-						}
-						L.Pop(1)
+				object, send := kumo.NewMessage(L, &luaMessage{attempt: a}), connection.RawGetString("send")
+				calls <- func() {
+					if err := L.CallByParam(lua.P{Fn: send, NRet: 1, Protect: true}, connection, object); err != nil {
+						b.Error(err)
 					}
-				})
+					L.Pop(1)
+				}
 			}
-			all.Wait()
+			b.ResetTimer()
+			fromManyCallers(8, b.N, func() func() {
+				return func() {
+					call := <-calls
+					call()
+					calls <- call
+				}
+			})
 		})
 		b.Run(fmt.Sprintf("deliver/states=%d", states), func(b *testing.B) {
 			rt, _ := benchPolicy(b, recordsPolicy(b)+strings.Replace(benchPath, "connection_limit = 1", fmt.Sprint("connection_limit = ", states), 1))
