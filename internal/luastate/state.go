@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -109,7 +110,7 @@ func (s *State) Call(ctx context.Context, nret int, fn lua.LValue, args ...lua.L
 		return nil, &Error{Reason: oneLine(err.Error()), cause: err}
 	}
 	if s.unruly && s.current.Load() == nil {
-		return s.callAside(ctx, nret, fn, args)
+		return s.callAside(ctx, nret, fn, slices.Clone(args)) // a copy, so that other calls need none on the heap
 	}
 	return s.call(ctx, nret, fn, args)
 }
