@@ -76,11 +76,17 @@ func TestLuaIsFlat(t *testing.T) {
 	if err := rt.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
+	goroutinesEnd(t, goroutines)
+}
+
+// goroutinesEnd fails if there are more goroutines than before.
+func goroutinesEnd(t *testing.T, before int) {
+	t.Helper()
 	for range 1000 { // one that has done its work may not have ended yet
-		if runtime.NumGoroutine() <= goroutines {
+		if runtime.NumGoroutine() <= before {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
+	t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 }

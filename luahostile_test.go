@@ -220,11 +220,5 @@ func TestHostileScripts(t *testing.T) {
 			}
 		})
 	}
-	for range 1000 { // one that has done its work may not have ended yet
-		if runtime.NumGoroutine() <= goroutines {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
+	goroutinesEnd(t, goroutines)
 }
