@@ -577,7 +577,7 @@ func LuaQueueConfig(v lua.LValue) (QueueConfig, error) {
 // is one of these). They are nil if the event has no handler or every handler passes on, and not nil, though they may be empty, if one
 // answers.
 //
-// The call ends with ctx, and after a minute at most. The error is a [*LuaRejection] where Lua called
+// The call ends with ctx, and after [LuaLimits].Event at most. The error is a [*LuaRejection] where Lua called
 // kumo.reject, a [*MessageError], or a [*ConfigError] with file and line.
 func (p *Policy) Call(ctx context.Context, event string, args ...any) ([]any, error) {
 	s, err := p.states.Get(ctx)
