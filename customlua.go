@@ -332,7 +332,9 @@ func (o *opaque[T]) Plain() (any, error) { return decode.Tree(&o.config) }
 
 func makeConfig[T any](tree any) (any, error) {
 	var config T
-	if err := decodeConfig(tree, &config); err != nil {
+	// Policies try each option of a source by itself, to see whether it is one: what is still incomplete is refused
+	// when the event returns it.
+	if err := decodeConfig(tree, &config); err != nil && !errors.Is(err, errIncomplete) {
 		return nil, err
 	}
 	switch any(config).(type) {
@@ -444,6 +446,11 @@ func ask[T any](ctx context.Context, p *Policy, event string, args ...string) (c
 		got = returned[0]
 	}
 	config, ok := configOf[T](got)
+	if source, isSource := any(&config).(*EgressSource); isSource && ok {
+		if err := source.complete(); err != nil {
+			return config, true, &ConfigError{File: p.name, Reason: "what the event " + event + " returned: " + err.Error(), Err: err}
+		}
+	}
 	if !ok {
 		return config, true, &ConfigError{File: p.name, Reason: fmt.Sprintf(
 			"the event %s returned %s, not what kumo.make_%s makes", event, luaKind(got), strings.TrimSuffix(strings.TrimPrefix(event, "get_"), "_config")+configSuffix(event))}

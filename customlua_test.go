@@ -3,6 +3,7 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -628,5 +629,40 @@ func TestHTTPProhibitedHosts(t *testing.T) {
 		if (rt.state.http.Proxy == nil) != (test.prohibited != nil) { // the environment is read once for a process
 			t.Errorf("prohibited %v, and a proxy may connect instead", test.prohibited)
 		}
+	}
+}
+
+// TestOptionsOneByOne: helpers that read sources from files try each option by itself, to see whether it is one, and take an
+// error without the word "invalid" for one that nobody knows.
+func TestOptionsOneByOne(t *testing.T) {
+	rt, _ := quiet(t)
+	p := withPolicy(t, rt, `
+local options = {
+	source_address = '10.0.0.1', ehlo_domain = 'x.example', remote_port = 26, ttl = '5m',
+	ha_proxy_server = '10.0.0.1:5000', ha_proxy_source_address = '10.0.0.2',
+	socks5_proxy_server = '10.0.0.1:5000', socks5_proxy_source_address = '10.0.0.2',
+	socks5_proxy_username = 'user', socks5_proxy_password = { key_data = 'secret' },
+}
+for name, value in pairs(options) do kumo.make_egress_source { name = 'dummy', [name] = value } end
+local ok, err = pcall(kumo.make_egress_source, { name = 'dummy', ha_proxy_server = 'no port' })
+assert(not ok and tostring(err):find 'invalid')
+ok, err = pcall(kumo.make_egress_source, { name = 'dummy', no_such_option = 1 })
+assert(not ok and not tostring(err):find 'invalid')
+kumo.on('get_egress_source', function(name)
+	if name == 'half' then
+		return kumo.make_egress_source { name = name, ha_proxy_server = options.ha_proxy_server }
+	end
+	return kumo.make_egress_source { name = name, ha_proxy_server = options.ha_proxy_server, ha_proxy_source_address = '10.0.0.2' }
+end)`)
+	if source, err := p.EgressSource(t.Context(), "whole"); err != nil || !source.HAProxySourceAddress.IsValid() {
+		t.Error(source, err)
+	}
+	_, err := p.EgressSource(t.Context(), "half")
+	if err == nil || err.Error() != "test.lua: what the event get_egress_source returned: ha_proxy_server: needs ha_proxy_source_address" {
+		t.Error(err)
+	}
+	var source EgressSource
+	if err := json.Unmarshal([]byte(`{"name": "half", "ha_proxy_server": "10.0.0.1:5000"}`), &source); err == nil {
+		t.Error("half of a pair passes in JSON")
 	}
 }

@@ -809,7 +809,7 @@ func configError(err error) error {
 		return nil
 	}
 	if e, ok := errors.AsType[*decode.Error](err); ok {
-		return &ConfigError{Field: e.Path, Reason: e.Reason}
+		return &ConfigError{Field: e.Path, Reason: e.Reason, Err: e.Err}
 	}
 	return &ConfigError{Reason: err.Error()}
 }

@@ -450,16 +450,6 @@ func (s *EgressSource) Validate() error {
 	switch {
 	case s.HAProxyServer != "" && s.SOCKS5ProxyServer != "":
 		return decode.Errorf("socks5_proxy_server", "a connection goes through one proxy, and there is ha_proxy_server")
-	case s.HAProxyServer != "" && !s.HAProxySourceAddress.IsValid():
-		return decode.Errorf("ha_proxy_server", "needs ha_proxy_source_address")
-	case s.HAProxyServer == "" && s.HAProxySourceAddress.IsValid():
-		return decode.Errorf("ha_proxy_source_address", "needs ha_proxy_server")
-	case s.SOCKS5ProxyServer == "" && s.SOCKS5ProxySourceAddress.IsValid():
-		return decode.Errorf("socks5_proxy_source_address", "needs socks5_proxy_server")
-	case s.SOCKS5ProxyServer == "" && s.SOCKS5ProxyUsername != "":
-		return decode.Errorf("socks5_proxy_username", "needs socks5_proxy_server")
-	case (s.SOCKS5ProxyUsername == "") != (s.SOCKS5ProxyPassword == nil):
-		return decode.Errorf("socks5_proxy_username", "needs socks5_proxy_password, and the other way round")
 	case len(s.SOCKS5ProxyUsername) > 255: // RFC 1929 section 2
 		return decode.Errorf("socks5_proxy_username", "is longer than 255 octets")
 	}
@@ -471,8 +461,41 @@ func (s *EgressSource) Validate() error {
 			return decode.In(field, err)
 		}
 	}
-	return validEHLO(s.EHLODomain)
+	if err := validEHLO(s.EHLODomain); err != nil {
+		return err
+	}
+	return s.complete()
 }
+
+// errIncomplete is an error of a source in which each option is right, but one needs another.
+var errIncomplete = errors.New("the source is incomplete")
+
+// complete says which option needs another.
+func (s *EgressSource) complete() error {
+	lacks := func(field, other string) error {
+		return decode.Errorf(field, "needs %s%w", other, unsaid{errIncomplete})
+	}
+	switch {
+	case s.HAProxyServer != "" && !s.HAProxySourceAddress.IsValid():
+		return lacks("ha_proxy_server", "ha_proxy_source_address")
+	case s.HAProxyServer == "" && s.HAProxySourceAddress.IsValid():
+		return lacks("ha_proxy_source_address", "ha_proxy_server")
+	case s.SOCKS5ProxyServer == "" && s.SOCKS5ProxySourceAddress.IsValid():
+		return lacks("socks5_proxy_source_address", "socks5_proxy_server")
+	case s.SOCKS5ProxyServer == "" && s.SOCKS5ProxyUsername != "":
+		return lacks("socks5_proxy_username", "socks5_proxy_server")
+	case (s.SOCKS5ProxyUsername == "") != (s.SOCKS5ProxyPassword == nil):
+		return lacks("socks5_proxy_username", "socks5_proxy_password, and the other way round")
+	}
+	return nil
+}
+
+// unsaid is an error that adds nothing to the text of the one that wraps it.
+type unsaid struct{ error }
+
+func (unsaid) Error() string { return "" }
+
+func (u unsaid) Unwrap() error { return u.error }
 
 // proxyTarget takes the address of a proxy apart.
 func proxyTarget(server string) (target, error) {

@@ -21,8 +21,15 @@ type MakeError struct {
 	Err   error
 }
 
-// Error ends with ", while processing " and the table: helper modules of policies look for it.
-func (e *MakeError) Error() string { return e.Err.Error() + ", while processing " + e.Table }
+// Error stands between "deserialize error: " and ", while processing " and the table, and has "invalid" in it where it is
+// about a value: helper modules of policies look for these words, and take what has none for an option that nobody knows.
+func (e *MakeError) Error() string {
+	reason := e.Err.Error()
+	if !strings.Contains(reason, "unknown field") {
+		reason = "invalid value: " + reason
+	}
+	return "deserialize error: " + reason + ", while processing " + e.Table
+}
 
 func (e *MakeError) Unwrap() error { return e.Err }
 

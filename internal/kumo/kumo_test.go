@@ -171,13 +171,13 @@ end`)
 func TestMakeErrors(t *testing.T) {
 	for _, test := range []struct{ name, source, want string }{
 		{"refused", "function run()\n  return kumo.make_queue_config {\n bad = true, list = {1, 'a'} } end",
-			`policy.lua:2: refused: protocol.smtp.mx_list[2]: port 70000 is out of range, while processing {"bad":true,"list":[1,"a"]}`},
+			`policy.lua:2: deserialize error: invalid value: refused: protocol.smtp.mx_list[2]: port 70000 is out of range, while processing {"bad":true,"list":[1,"a"]}`},
 		{"refused in pcall", "function run() local ok, e = pcall(kumo.make_egress_path, {bad = 1}) error(e) end",
-			`policy.lua:1: refused: protocol.smtp.mx_list[2]: port 70000 is out of range, while processing {"bad":1}`},
+			`policy.lua:1: deserialize error: invalid value: refused: protocol.smtp.mx_list[2]: port 70000 is out of range, while processing {"bad":1}`},
 		{"no tree", "function run() return kumo.make_egress_path { protocol = { f = print } } end",
-			`policy.lua:1: protocol.f: a function cannot stand here, while processing {"protocol":{"f":"function"}}`},
+			`policy.lua:1: deserialize error: invalid value: protocol.f: a function cannot stand here, while processing {"protocol":{"f":"function"}}`},
 		{"mixed", "function run() return kumo.make_egress_path { 1, a = {} } end",
-			`policy.lua:1: a table is either a list or has named fields, not both, while processing {"1":1,"a":{}}`},
+			`policy.lua:1: deserialize error: invalid value: a table is either a list or has named fields, not both, while processing {"1":1,"a":{}}`},
 		{"no table", "function run() return kumo.make_egress_path('x') end", "policy.lua:1: kumo.make_egress_path wants a table, got string"},
 		{"source indexed", "function run() return kumo.make_egress_source { name = 'a' }.name end",
 			"policy.lua:1: what kumo.make_egress_source returns cannot be looked into"},
@@ -199,9 +199,9 @@ func TestMakeErrors(t *testing.T) {
 	// What helper modules do with such an error.
 	got, err := eval(t, stubs(), `function run()
 		local ok, err = pcall(kumo.make_queue_config, { bad = 1 })
-		return tostring(err):match('^(.-), while processing'), err:find('while processing', 1, true) ~= nil, 'Error: ' .. err
+		return tostring(err):match('deserialize error: (.-), while processing'), err:find('while processing', 1, true) ~= nil, 'Error: ' .. err
 	end`)
-	if err != nil || !strings.HasPrefix(got, "policy.lua:2: refused: ") || !strings.Contains(got, "\ntrue\nError: policy.lua:2:") {
+	if err != nil || !strings.HasPrefix(got, "invalid value: refused: ") || !strings.Contains(got, "\ntrue\nError: policy.lua:2:") {
 		t.Errorf("%q, %v", got, err)
 	}
 }
