@@ -7,6 +7,8 @@ import (
 	lua "github.com/yuin/gopher-lua"
 	"golang.org/x/net/idna"
 	"golang.org/x/net/publicsuffix"
+
+	"github.com/mtadelivery/delivery/internal/luastate"
 )
 
 // maxName bounds a domain name in Unicode: RFC 1035 section 2.3.4 has 255 bytes for one in ASCII.
@@ -30,11 +32,11 @@ func suffixFunction(name string) lua.LGFunction {
 			v = lua.LBool(known && hasDomain)
 		case "psl_suffix":
 			if ok {
-				v = lua.LString(suffix)
+				v = luastate.Cut(domain, suffix)
 			}
 		case "psl_domain":
 			if hasDomain {
-				v = lua.LString(registrable)
+				v = luastate.Cut(domain, registrable)
 			}
 		}
 		L.Push(v)

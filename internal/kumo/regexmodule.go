@@ -8,6 +8,7 @@ import (
 
 	lua "github.com/yuin/gopher-lua"
 
+	"github.com/mtadelivery/delivery/internal/luastate"
 	"github.com/mtadelivery/delivery/internal/regex"
 )
 
@@ -149,7 +150,7 @@ func regexFind(L *lua.LState) int {
 	if match == nil {
 		L.Push(lua.LNil)
 	} else {
-		L.Push(lua.LString(text[match[0]:match[1]]))
+		L.Push(luastate.Cut(text, text[match[0]:match[1]]))
 	}
 	return 1
 }
@@ -171,7 +172,7 @@ func regexCaptures(L *lua.LState) int {
 		if match[2*i] < 0 || match[2*i] > match[2*i+1] {
 			continue
 		}
-		v := lua.LString(text[match[2*i]:match[2*i+1]])
+		v := luastate.Cut(text, text[match[2*i]:match[2*i+1]])
 		tbl.RawSetInt(i, v)
 		if name != "" {
 			tbl.RawSetString(name, v)
@@ -184,7 +185,7 @@ func regexCaptures(L *lua.LState) int {
 func regexFindAll(L *lua.LState) int {
 	const function = "regex:find_all"
 	e, text := checkExpression(L), L.CheckString(2)
-	found := newParts(L, function)
+	found := newParts(L, function, text)
 	for match, err := range e.All(contextOf(L), text) {
 		if err != nil {
 			regexFail(L, function, e, err)
@@ -197,7 +198,7 @@ func regexFindAll(L *lua.LState) int {
 func regexSplit(L *lua.LState) int {
 	const function = "regex:split"
 	e, text := checkExpression(L), L.CheckString(2)
-	fields := newParts(L, function)
+	fields := newParts(L, function, text)
 	from := 0
 	for match, err := range e.All(contextOf(L), text) {
 		if err != nil {

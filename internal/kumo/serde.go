@@ -3,6 +3,7 @@ package kumo
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
@@ -42,7 +43,7 @@ func (f format) loadFunction(L *lua.LState) int {
 	if err != nil {
 		luastate.Raise(L, fmt.Errorf("%s_load: parsing %s as %s: %w", f.name, path, f.name, err))
 	}
-	L.Push(luastate.FromTree(L, tree))
+	L.Push(luastate.FromTree(L, detached(tree)))
 	return 1
 }
 
@@ -56,8 +57,27 @@ func (f format) parseFunction(L *lua.LState) int {
 	if err != nil {
 		luastate.Raise(L, fmt.Errorf("%s_parse: parsing %q as %s: %w", f.name, excerpt(text), f.name, err))
 	}
-	L.Push(luastate.FromTree(L, tree))
+	L.Push(luastate.FromTree(L, detached(tree)))
 	return 1
+}
+
+// detached is a tree whose strings are copies: some parsers cut them from the text, all of which each would keep.
+func detached(tree any) any {
+	switch tree := tree.(type) {
+	case string:
+		return strings.Clone(tree)
+	case []any:
+		for i, v := range tree {
+			tree[i] = detached(v)
+		}
+	case map[string]any:
+		own := make(map[string]any, len(tree))
+		for name, v := range tree {
+			own[strings.Clone(name)] = detached(v)
+		}
+		return own
+	}
+	return tree
 }
 
 // encoder is the function kumo.serde.NAME(value). In the tree that encode gets, an empty table is a struct{}.

@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
+
+	"github.com/mtadelivery/delivery/internal/luastate"
 )
 
 // stringFunction is kumo.string.NAME. Texts need not be UTF-8; what is no UTF-8 in them is no white space either.
@@ -57,7 +59,8 @@ func isASCIISpace(r rune) bool {
 // ofText makes a function of one that makes a text no longer.
 func ofText(f func(string) string) lua.LGFunction {
 	return func(L *lua.LState) int {
-		L.Push(lua.LString(f(L.CheckString(1))))
+		s := L.CheckString(1)
+		L.Push(luastate.Cut(s, f(s)))
 		return 1
 	}
 }
@@ -88,7 +91,7 @@ func replace(L *lua.LState, function string, count int) int {
 // split is kumo.string.split(s, pattern) and splitn(s, limit, pattern). The pattern is the argument n.
 func split(L *lua.LState, function string, limit, n int) int {
 	s, pattern := L.CheckString(1), L.CheckString(n)
-	list := newParts(L, function)
+	list := newParts(L, function, s)
 	for from := 0; limit != 0; limit-- {
 		at := -1
 		if limit != 1 {
@@ -124,7 +127,7 @@ func nextSplit(s, pattern string, from int, first bool) int {
 // come in that order.
 func rsplit(L *lua.LState, function string, limit, n int) int {
 	s, pattern := L.CheckString(1), L.CheckString(n)
-	list := newParts(L, function)
+	list := newParts(L, function, s)
 	for to := len(s); limit != 0; limit-- {
 		at := -1
 		if limit != 1 {
@@ -154,7 +157,7 @@ func lastSplit(s, pattern string, to int, first bool) int {
 func splitSpace(function string, isSpace func(rune) bool) lua.LGFunction {
 	return func(L *lua.LState) int {
 		s := L.CheckString(1)
-		list := newParts(L, function)
+		list := newParts(L, function, s)
 		for word := range strings.FieldsFuncSeq(s, isSpace) {
 			list.add(L, word)
 		}

@@ -66,16 +66,17 @@ func (h *heed) ended() error {
 	return nil
 }
 
-// parts is a list of strings in the making.
+// parts is a list of parts of a text, in the making.
 type parts struct {
 	function string
+	whole    string
 	heed     heed
 	tbl      *lua.LTable
 	count    int
 }
 
-func newParts(L *lua.LState, function string) *parts {
-	return &parts{function: function, heed: heed{ctx: contextOf(L)}, tbl: L.NewTable()}
+func newParts(L *lua.LState, function, whole string) *parts {
+	return &parts{function: function, whole: whole, heed: heed{ctx: contextOf(L)}, tbl: L.NewTable()}
 }
 
 // add appends a string; it raises an error when they are too many, or the context has ended.
@@ -87,7 +88,7 @@ func (p *parts) add(L *lua.LState, text string) {
 	if err != nil {
 		fail(L, p.function, err)
 	}
-	p.tbl.Append(lua.LString(text))
+	p.tbl.Append(luastate.Cut(p.whole, text))
 }
 
 func (p *parts) push(L *lua.LState) int {

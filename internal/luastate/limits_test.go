@@ -393,6 +393,7 @@ func TestWeighing(t *testing.T) {
 		"records":      "for i = 1, 50000 do t[i] = {name = i, value = i} end",
 		"late records": "for i = 1, 20000 do t[i] = {} t[i].name = i end",
 		"texts":        "for i = 1, 20000 do t[i] = ('x'):rep(1000) end",
+		"one text":     "local s = ('x'):rep(500) for i = 1, 500000 do t[i] = s end",
 		"closures":     "for i = 1, 300000 do t[i] = function() return i end end",
 		"coroutines":   "for i = 1, 5000 do t[i] = coroutine.create(print) end",
 	} {
@@ -528,5 +529,31 @@ function f()
 end`, nil)
 	if got, err := call(t, s, "f"); err != nil || got[0] != lua.LString("12345") {
 		t.Error(got, err)
+	}
+}
+
+// TestPartsOfTexts: what is cut out of a long text does not keep all of it, unseen by whoever weighs.
+func TestPartsOfTexts(t *testing.T) {
+	for name, body := range map[string]string{
+		"sub":     "return (('x'):rep(8e6)):sub(1, 1)",
+		"match":   "return (('x'):rep(8e6)):match('x')",
+		"capture": "return select(3, (('x'):rep(8e6)):find('(x)'))",
+		"gmatch":  "for word in (('x '):rep(4e6)):gmatch('%w+') do return word end",
+		"gsub":    "local kept (('x'):rep(8e6)):gsub('x', function(x) kept = x end, 1) return kept",
+		"unpack":  "return (string.unpack('s1', string.char(1) .. ('x'):rep(8e6)))",
+		"fixed":   "return (string.unpack('c1', ('x'):rep(8e6)))",
+		"zero":    "return (string.unpack('z', 'x\\0' .. ('x'):rep(8e6)))",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStateWith(t, "kept = {} function f() for i = 1, 20 do kept[i] = (function() "+body+" end)() end end", Options{Limits: Limits{Running: -1, Memory: quick.Memory}})
+			before := heap()
+			if _, err := call(t, s, "f"); err != nil {
+				t.Fatal(err)
+			}
+			if held := int64(heap()) - int64(before); held > 40<<20 {
+				t.Errorf("twenty texts of one byte take %d MiB", held>>20)
+			}
+			runtime.KeepAlive(s)
+		})
 	}
 }

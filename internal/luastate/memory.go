@@ -94,6 +94,9 @@ func weigh(L *lua.LState, enough int64) int64 {
 	return w.bytes
 }
 
+// shortText is the length below which a text counts wherever it stands: to know it again would take more than it does.
+const shortText = 128
+
 type scales struct {
 	bytes  int64
 	shared *libraries // which belong to no state alone; nil: none
@@ -107,9 +110,9 @@ func (w *scales) add(v lua.LValue) {
 	case lua.LNumber:
 		w.bytes += 8
 	case lua.LString:
-		w.bytes += 16 + int64(len(v))
-		if len(v) >= 1024 && !w.first(unsafe.StringData(string(v))) {
-			w.bytes -= int64(len(v))
+		w.bytes += 16
+		if len(v) < shortText || w.first(unsafe.StringData(string(v))) {
+			w.bytes += int64(len(v))
 		}
 	case *lua.LTable, *lua.LFunction, *lua.LUserData, *lua.LState:
 		if w.first(v) && !w.shared.has(v) {

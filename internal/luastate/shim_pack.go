@@ -299,13 +299,13 @@ func (u *unpacker) unpack(opt packOption) lua.LValue {
 		}
 		return lua.LNumber(math.Float64frombits(bits))
 	case packFixed:
-		return lua.LString(u.skip(opt.size))
+		return Cut(u.data, u.skip(opt.size))
 	case packString:
 		n := u.integer(u.skip(opt.size), false)
 		if n < 0 || n > math.MaxInt32 {
 			u.L.ArgError(2, "data string too short")
 		}
-		return lua.LString(u.skip(int(n)))
+		return Cut(u.data, u.skip(int(n)))
 	case packZero:
 		n := strings.IndexByte(u.data[u.at:], 0)
 		if n < 0 {
@@ -313,7 +313,7 @@ func (u *unpacker) unpack(opt packOption) lua.LValue {
 		}
 		s := u.skip(n)
 		u.at++
-		return lua.LString(s)
+		return Cut(u.data, s)
 	case packBlank:
 		u.skip(1)
 	}

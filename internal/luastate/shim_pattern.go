@@ -92,7 +92,7 @@ func findNext(L *lua.LState, m *luapattern.Matcher, start int) (from, to int, ok
 // pushMatch pushes the captures, or the match itself where the pattern has none.
 func pushMatch(L *lua.LState, m *luapattern.Matcher, from, to int) int {
 	if m.Captures() == 0 {
-		L.Push(lua.LString(m.Subject[from:to]))
+		L.Push(Cut(m.Subject, m.Subject[from:to]))
 		return 1
 	}
 	return pushCaptures(L, m)
@@ -111,7 +111,7 @@ func capture(m *luapattern.Matcher, i int) lua.LValue {
 	if position {
 		return lua.LNumber(start + 1)
 	}
-	return lua.LString(m.Subject[start:end])
+	return Cut(m.Subject, m.Subject[start:end])
 }
 
 // matches goes from match to match. An empty one right where the last one ended is none, so that
@@ -242,7 +242,7 @@ func (g *gsub) lookUp(tbl *lua.LTable) lua.LValue {
 	if g.Captures() > 0 {
 		key = capture(&g.Matcher, 0)
 	} else {
-		key = lua.LString(g.Subject[g.from:g.to])
+		key = Cut(g.Subject, g.Subject[g.from:g.to])
 	}
 	if tbl.Metatable == lua.LNil {
 		return tbl.RawGet(key)

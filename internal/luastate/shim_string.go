@@ -43,7 +43,7 @@ func stringSub(L *lua.LState) int {
 	if first > last {
 		L.Push(lua.LString(""))
 	} else {
-		L.Push(lua.LString(s[first-1 : last]))
+		L.Push(Cut(s, s[first-1:last]))
 	}
 	return 1
 }

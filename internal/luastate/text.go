@@ -11,6 +11,15 @@ const maxText = 16 << 20
 
 const tooLarge = "resulting string too large"
 
+// Cut is part of a text, as a value. A short part of a long text is a copy: it would keep all of the text otherwise, and
+// nobody could see what it takes.
+func Cut(whole, part string) lua.LString {
+	if len(whole) > small && len(part) < len(whole)/2 {
+		part = strings.Clone(part)
+	}
+	return lua.LString(part)
+}
+
 // small is work that one instruction may do without being charged for it.
 const small = 4096
 
