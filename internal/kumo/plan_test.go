@@ -132,6 +132,10 @@ func TestScheduleNext(t *testing.T) {
 		{"", "", "2023-04-01T00:00:00Z", "2023-04-02T00:00:00Z", "2023-04-02T00:00:00Z"},
 		{"Sun", "Europe/Berlin", "", "2023-03-25T12:00:00+01:00", "2023-03-26T09:00:00+02:00"}, // the clock moves that night
 		{"Sun", "Europe/Berlin", "", "2023-10-28T12:00:00+02:00", "2023-10-29T09:00:00+01:00"},
+		// There the clock moves at midnight, which is an hour of the day before then.
+		{"Mon", "America/Santiago", "", "2026-09-05T20:00:00-04:00", "2026-09-07T09:00:00-03:00"},
+		{"Sun", "America/Havana", "", "2026-03-07T20:00:00-05:00", "2026-03-08T09:00:00-04:00"},
+		{"Wed", "America/Havana", "", "2026-03-04T17:00:00-05:00", "2026-03-11T09:00:00-04:00"},
 	} {
 		tree := map[string]any{}
 		if test.first != "" {
