@@ -1,6 +1,7 @@
 package kumo
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -102,6 +103,29 @@ func TestSetScheduling(t *testing.T) {
 		}
 		if strings.Contains(test.statements, "true)") == strings.Contains(string(l.data), "X-Schedule") {
 			t.Errorf("%s: left %q", test.statements, l.data)
+		}
+	}
+}
+
+// What writes a header with a schedule may write what it does not set as null.
+func TestScheduleText(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{`{"first_attempt":null,"expires":"2023-03-01T17:00:00Z","dow":null,"tz":null,"start":null,"end":null}`, "map[expires:2023-03-01T17:00:00Z]"},
+		{`{}`, "map[]"},
+		{`{"first":null}`, "first: want a string"},
+		{`{"dow":"Mon","tz":"UTC","start":"09:00","end":null}`, "dow, tz, start and end go together"},
+		{`null`, "want a table"},
+		{`[]`, "want a table"},
+		{strings.Repeat("[", maxScheduling), "unexpected end"},
+		{strings.Repeat("[", maxScheduling+1), "longer than"},
+	} {
+		s, err := parseScheduleText(test.text)
+		got := fmt.Sprint(err)
+		if err == nil {
+			got = fmt.Sprint(s.tree())
+		}
+		if !strings.Contains(got, test.want) {
+			t.Errorf("%.50s: %s, want %s", test.text, got, test.want)
 		}
 	}
 }

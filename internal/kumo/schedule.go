@@ -47,6 +47,8 @@ func (s *Schedule) Next(t time.Time) time.Time {
 	return t
 }
 
+var scheduleFields = []string{"first_attempt", "expires", "dow", "tz", "start", "end"}
+
 // parseSchedule reads a schedule from the table that set_scheduling gets, as a tree. An error names the field.
 func parseSchedule(tree any) (*Schedule, error) {
 	fields, ok := tree.(map[string]any)
@@ -55,6 +57,9 @@ func parseSchedule(tree any) (*Schedule, error) {
 	}
 	s, hours := &Schedule{}, 0
 	for name, v := range fields {
+		if v == nil && slices.Contains(scheduleFields, name) {
+			continue // as upstream: programs that write JSON write what they do not set as null
+		}
 		text, ok := v.(string)
 		if !ok {
 			return nil, fmt.Errorf("%s: want a string", name)
