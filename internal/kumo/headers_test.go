@@ -256,6 +256,16 @@ func TestHeadersError(t *testing.T) {
 	}
 }
 
+// A header of very many lines would take a hundred times its size.
+func TestHeadersOfManyLines(t *testing.T) {
+	for lines, want := range map[int]string{maxLines: "", maxLines + 1: "get_all_headers: the header block has more than 65536 lines"} {
+		_, err := onMessage(t, &letter{data: []byte(strings.Repeat("a\n", lines-1) + "\n" + strings.Repeat("\n", maxLines))}, "m:get_all_headers()")
+		if got := fmt.Sprint(err); (err != nil) != (want != "") || !strings.Contains(got, want) {
+			t.Errorf("%d lines: %v", lines, err)
+		}
+	}
+}
+
 // A long header ends with the call that works on it.
 func TestHeadersCut(t *testing.T) {
 	s := newState(t, stubs(), "function run(m) return m:get_all_headers() end")
