@@ -196,6 +196,7 @@ func TestHeadersImport(t *testing.T) {
 		{statements: "m:import_headers {name='X'}", err: "want a list of tables"},
 		{statements: "m:import_headers {'X'}", err: "[1]: want a table"},
 		{statements: "m:import_headers()", err: "table expected"},
+		{statements: "local t = {} for i = 1, 65537 do t[i] = 'A' end m:import_x_headers(t)", err: "there are more than 65536 names"},
 		{statements: "m:import_x_headers {{}}", err: "header name expected as element 1"},
 	} {
 		l := &letter{data: []byte(newsletter), meta: map[string]any{}}

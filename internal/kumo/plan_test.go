@@ -22,6 +22,8 @@ func TestEnvelopeSetters(t *testing.T) {
 		{"m:set_sender()", "error: address expected"},
 		{"m:set_recipient {}", "error: address or list of addresses expected"},
 		{"m:set_recipient {'x@y', 7}", "error: address expected as element 2 of the list"},
+		{"local t = {} for i = 1, 65536 do t[i] = 'a@b' end m:set_recipient(t) return #m:recipient()", "65536"},
+		{"local t = {} for i = 1, 65537 do t[i] = 'a@b' end m:set_recipient(t)", "error: there are more than 65536 addresses"},
 		{"m:set_recipient()", "error: address or list of addresses expected"},
 	} {
 		got, err := onMessage(t, &letter{to: []Address{jane}}, test.statements)
