@@ -13,6 +13,9 @@ import (
 // maxMailbox bounds one mailbox, with its name and comments, in bytes.
 const maxMailbox = 8 << 10
 
+// maxAddresses bounds a list of them: mailboxes and groups together.
+const maxAddresses = 1 << 16
+
 // Mailbox is an address in a field, with the name of who has it.
 type Mailbox struct {
 	// Name is decoded; it is empty where there is none.
@@ -51,6 +54,7 @@ func (f Field) Addresses() ([]Entry, error) {
 type addressParser struct {
 	text    string
 	entries []Entry
+	count   int  // of mailboxes and groups
 	group   bool // the last entry is a group that has not ended
 }
 
@@ -58,6 +62,12 @@ func (p *addressParser) list() error {
 	for p.text != "" {
 		element, separator := p.cut()
 		element = strings.TrimSpace(element)
+		if element != "" || separator == ':' {
+			p.count++
+		}
+		if p.count > maxAddresses {
+			return fmt.Errorf("there are more than %d addresses and groups", maxAddresses)
+		}
 		if separator == ':' {
 			if err := p.beginGroup(element); err != nil {
 				return err

@@ -82,6 +82,24 @@ func TestManyAddresses(t *testing.T) {
 	}
 }
 
+// Of what looks like addresses a header of MaxBlock has half a million.
+func TestTooManyAddresses(t *testing.T) {
+	for _, element := range []string{"a@b,", ":;", "a:b@c;"} {
+		for _, test := range []struct {
+			n  int
+			ok bool
+		}{{maxAddresses / 2, true}, {maxAddresses + 1, false}} {
+			_, err := Parse([]byte("To: " + strings.Repeat(element, test.n) + "\r\n\r\n")).Fields()[0].Addresses()
+			if (err == nil) != test.ok || err != nil && !strings.Contains(err.Error(), "more than 65536 addresses") {
+				t.Errorf("%d of %s: %v", test.n, element, err)
+			}
+		}
+	}
+	if _, err := Parse([]byte("To: " + strings.Repeat(" , ", maxAddresses+1) + "\r\n\r\n")).Fields()[0].Addresses(); err != nil {
+		t.Error("empty elements are none:", err)
+	}
+}
+
 func FuzzAddresses(f *testing.F) {
 	for _, seed := range []string{"a@b", "A <a@b>, B: c@d, \"e f\"@[1.2.3.4];", "a@b (c \\) d)", "\"x\\\"y\"@z", "=?utf-8?q?a?= <b@c>", ":;"} {
 		f.Add(seed)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -226,6 +227,22 @@ func TestDecodeBounded(t *testing.T) {
 	f := Parse([]byte("A: " + value + "?=\r\n\r\n")).Fields()[0]
 	if got := f.Text(); got != value+"?=" {
 		t.Error(len(got))
+	}
+}
+
+// Nor must their decoding be made to take much.
+func TestDecodeIsFrugal(t *testing.T) {
+	const word, most = "=?gbk?q?=B0=A1?= ", 200 // times its size
+	f := Parse([]byte("A: " + strings.Repeat(word, maxDecoded/len(word)) + "\r\n\r\n")).Fields()[0]
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	text := f.Text()
+	runtime.ReadMemStats(&after)
+	if want := strings.Repeat("啊", maxDecoded/len(word)); text != want {
+		t.Errorf("%d bytes, want %d", len(text), len(want))
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > most*maxDecoded {
+		t.Errorf("it took %d bytes", took)
 	}
 }
 

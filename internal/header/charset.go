@@ -36,5 +36,12 @@ func charsetReader(charset string, input io.Reader) (io.Reader, error) {
 	if err != nil || known == encoding.Replacement {
 		return nil, fmt.Errorf("unknown charset %q", name)
 	}
-	return known.NewDecoder().Reader(input), nil
+	encoded, err := io.ReadAll(input)
+	if err != nil {
+		return nil, err
+	}
+	// All at once: a reader that decodes needs some 40 KiB of buffers for a word of 10 bytes, and one header has
+	// thousands of them if its sender likes.
+	decoded, err := known.NewDecoder().Bytes(encoded)
+	return bytes.NewReader(decoded), err
 }

@@ -76,11 +76,17 @@ func messageSetSender(L *lua.LState) int {
 	return 0
 }
 
+// maxRecipients bounds the list of set_recipient, which is read without a look at the context.
+const maxRecipients = 1 << 16
+
 // messageSetRecipient takes an address, or a list of them.
 func messageSetRecipient(L *lua.LState) int {
 	h := checkMessage(L)
 	var list []string
 	if tbl, ok := L.Get(2).(*lua.LTable); ok {
+		if tbl.Len() > maxRecipients {
+			L.ArgError(2, fmt.Sprintf("there are more than %d addresses", maxRecipients))
+		}
 		for i := 1; i <= tbl.Len(); i++ {
 			text, ok := addressOf(tbl.RawGetInt(i))
 			if !ok {

@@ -1,6 +1,7 @@
 package kumo
 
 import (
+	"bytes"
 	"fmt"
 
 	lua "github.com/yuin/gopher-lua"
@@ -18,12 +19,19 @@ type content struct {
 	edited bool          // block is not the one in the message
 }
 
+// maxLines bounds a header block, each line of which may be a field that becomes a table of Lua's: a hundred times
+// the bytes that it was.
+const maxLines = 1 << 16
+
 // headers is the header block. The error names what is called.
 func (h *handle) headers(what string) (*header.Block, error) {
 	if h.block == nil {
 		data, err := h.m.Header()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		if bytes.Count(data, []byte("\n")) > maxLines {
+			return nil, fmt.Errorf("%s: the header block has more than %d lines", what, maxLines)
 		}
 		h.block = header.Parse(data)
 		h.length = len(h.block.Bytes())

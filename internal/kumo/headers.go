@@ -138,6 +138,9 @@ func namedOrX(L *lua.LState) func(header.Field) bool {
 	if list == nil || list.Len() == 0 {
 		return func(f header.Field) bool { return f.HasPrefix("X-") }
 	}
+	if list.Len() > maxLines { // which is read without a look at the context
+		L.ArgError(2, fmt.Sprintf("there are more than %d names", maxLines))
+	}
 	names := map[string]bool{}
 	for i := 1; i <= list.Len(); i++ {
 		name, ok := list.RawGetInt(i).(lua.LString)

@@ -196,6 +196,7 @@ func TestHeadersImport(t *testing.T) {
 		{statements: "m:import_headers {name='X'}", err: "want a list of tables"},
 		{statements: "m:import_headers {'X'}", err: "[1]: want a table"},
 		{statements: "m:import_headers()", err: "table expected"},
+		{statements: "local t = {} for i = 1, 65537 do t[i] = 'A' end m:import_x_headers(t)", err: "there are more than 65536 names"},
 		{statements: "m:import_x_headers {{}}", err: "header name expected as element 1"},
 	} {
 		l := &letter{data: []byte(newsletter), meta: map[string]any{}}
@@ -252,6 +253,16 @@ func TestHeadersError(t *testing.T) {
 		name, _, _ := strings.Cut(strings.ReplaceAll(expr, " ", "("), "(")
 		if !errors.Is(err, cause) || !strings.Contains(err.Error(), name+": the spool is gone") {
 			t.Errorf("%s: %v", expr, err)
+		}
+	}
+}
+
+// A header of very many lines would take a hundred times its size.
+func TestHeadersOfManyLines(t *testing.T) {
+	for lines, want := range map[int]string{maxLines: "", maxLines + 1: "get_all_headers: the header block has more than 65536 lines"} {
+		_, err := onMessage(t, &letter{data: []byte(strings.Repeat("a\n", lines-1) + "\n" + strings.Repeat("\n", maxLines))}, "m:get_all_headers()")
+		if got := fmt.Sprint(err); (err != nil) != (want != "") || !strings.Contains(got, want) {
+			t.Errorf("%d lines: %v", lines, err)
 		}
 	}
 }

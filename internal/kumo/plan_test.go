@@ -1,6 +1,7 @@
 package kumo
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,8 @@ func TestEnvelopeSetters(t *testing.T) {
 		{"m:set_sender()", "error: address expected"},
 		{"m:set_recipient {}", "error: address or list of addresses expected"},
 		{"m:set_recipient {'x@y', 7}", "error: address expected as element 2 of the list"},
+		{"local t = {} for i = 1, 65536 do t[i] = 'a@b' end m:set_recipient(t) return #m:recipient()", "65536"},
+		{"local t = {} for i = 1, 65537 do t[i] = 'a@b' end m:set_recipient(t)", "error: there are more than 65536 addresses"},
 		{"m:set_recipient()", "error: address or list of addresses expected"},
 	} {
 		got, err := onMessage(t, &letter{to: []Address{jane}}, test.statements)
@@ -106,6 +109,29 @@ func TestSetScheduling(t *testing.T) {
 	}
 }
 
+// What writes a header with a schedule may write what it does not set as null.
+func TestScheduleText(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{`{"first_attempt":null,"expires":"2023-03-01T17:00:00Z","dow":null,"tz":null,"start":null,"end":null}`, "map[expires:2023-03-01T17:00:00Z]"},
+		{`{}`, "map[]"},
+		{`{"first":null}`, "first: want a string"},
+		{`{"dow":"Mon","tz":"UTC","start":"09:00","end":null}`, "dow, tz, start and end go together"},
+		{`null`, "want a table"},
+		{`[]`, "want a table"},
+		{strings.Repeat("[", maxScheduling), "unexpected end"},
+		{strings.Repeat("[", maxScheduling+1), "longer than"},
+	} {
+		s, err := parseScheduleText(test.text)
+		got := fmt.Sprint(err)
+		if err == nil {
+			got = fmt.Sprint(s.tree())
+		}
+		if !strings.Contains(got, test.want) {
+			t.Errorf("%.50s: %s, want %s", test.text, got, test.want)
+		}
+	}
+}
+
 // A schedule moves the next attempt at once, to be seen in set_due.
 func TestSchedulingMovesDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // whose time begins on Saturday, 2000-01-01, midnight UTC
@@ -132,6 +158,10 @@ func TestScheduleNext(t *testing.T) {
 		{"", "", "2023-04-01T00:00:00Z", "2023-04-02T00:00:00Z", "2023-04-02T00:00:00Z"},
 		{"Sun", "Europe/Berlin", "", "2023-03-25T12:00:00+01:00", "2023-03-26T09:00:00+02:00"}, // the clock moves that night
 		{"Sun", "Europe/Berlin", "", "2023-10-28T12:00:00+02:00", "2023-10-29T09:00:00+01:00"},
+		// There the clock moves at midnight, which is an hour of the day before then.
+		{"Mon", "America/Santiago", "", "2026-09-05T20:00:00-04:00", "2026-09-07T09:00:00-03:00"},
+		{"Sun", "America/Havana", "", "2026-03-07T20:00:00-05:00", "2026-03-08T09:00:00-04:00"},
+		{"Wed", "America/Havana", "", "2026-03-04T17:00:00-05:00", "2026-03-11T09:00:00-04:00"},
 	} {
 		tree := map[string]any{}
 		if test.first != "" {

@@ -29,23 +29,25 @@ func (s *Schedule) Next(t time.Time) time.Time {
 	if len(s.Days) == 0 {
 		return t
 	}
-	local := t.In(s.Zone)
-	for range 8 { // days: the eighth is today's, a week later
-		y, m, d := local.Date()
+	y, m, d := t.In(s.Zone).Date()
+	for day := range 8 { // the eighth is today's, a week later
+		// Each day is counted from the first, never from one before: its midnight may be an hour that the clock leaves
+		// out, and that hour may lie in the day before.
 		at := func(clock time.Duration) time.Time {
-			return time.Date(y, m, d, 0, 0, int(clock/time.Second), 0, s.Zone)
+			return time.Date(y, m, d+day, 0, 0, int(clock/time.Second), 0, s.Zone)
 		}
 		start, end := at(s.Start), at(s.End)
-		if slices.Contains(s.Days, start.Weekday()) && local.Before(end) {
-			if local.Before(start) {
+		if weekday := time.Date(y, m, d+day, 0, 0, 0, 0, time.UTC).Weekday(); slices.Contains(s.Days, weekday) && t.Before(end) {
+			if t.Before(start) {
 				return start
 			}
 			return t
 		}
-		local = time.Date(y, m, d+1, 0, 0, 0, 0, s.Zone)
 	}
 	return t
 }
+
+var scheduleFields = []string{"first_attempt", "expires", "dow", "tz", "start", "end"}
 
 // parseSchedule reads a schedule from the table that set_scheduling gets, as a tree. An error names the field.
 func parseSchedule(tree any) (*Schedule, error) {
@@ -55,6 +57,9 @@ func parseSchedule(tree any) (*Schedule, error) {
 	}
 	s, hours := &Schedule{}, 0
 	for name, v := range fields {
+		if v == nil && slices.Contains(scheduleFields, name) {
+			continue // as upstream: programs that write JSON write what they do not set as null
+		}
 		text, ok := v.(string)
 		if !ok {
 			return nil, fmt.Errorf("%s: want a string", name)
