@@ -315,7 +315,7 @@ func TestPoolOfPolicies(t *testing.T) {
 	o := stubs()
 	o.Ignored = func(string) {}
 	pool := &luastate.Pool{MaxUses: 5, New: func(ctx context.Context) (*luastate.State, error) {
-		return program.NewState(ctx, luastate.Options{Setup: func(L *lua.LState) error {
+		return program.NewState(ctx, luastate.Options{Limits: luastate.Limits{Running: -1}, Setup: func(L *lua.LState) error {
 			Install(L, o)
 			return nil
 		}})

@@ -111,7 +111,7 @@ end`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := p.NewState(t.Context(), luastate.Options{Setup: installIn(stubs(), folder)})
+	s, err := p.NewState(t.Context(), luastate.Options{Limits: luastate.Limits{Running: -1}, Setup: installIn(stubs(), folder)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func tryState(ctx context.Context, o *Options, source string) (*luastate.State, 
 	if err != nil {
 		return nil, err
 	}
-	return p.NewState(ctx, luastate.Options{Setup: func(L *lua.LState) error {
+	return p.NewState(ctx, luastate.Options{Limits: luastate.Limits{Running: -1}, Setup: func(L *lua.LState) error {
 		Install(L, o)
 		// Longer than a program can make a text itself.
 		L.SetGlobal("big", L.NewFunction(func(L *lua.LState) int {

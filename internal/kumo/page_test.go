@@ -61,7 +61,7 @@ func runBlock(t *testing.T, block string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := p.NewState(t.Context(), luastate.Options{Setup: func(L *lua.LState) error {
+	s, err := p.NewState(t.Context(), luastate.Options{Limits: luastate.Limits{Running: -1}, Setup: func(L *lua.LState) error {
 		luastate.PrintTo(L, io.Discard)
 		Install(L, stubs())
 		return nil

@@ -168,7 +168,7 @@ func TestLibraryEndsWithContext(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := program.NewState(t.Context(), Options{})
+		s, err := program.NewState(t.Context(), Options{Limits: patient})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,9 @@ import (
 func inFolder(t *testing.T, script string, o Options) (dir string, s *State) {
 	t.Helper()
 	dir = t.TempDir()
+	if o.Limits == (Limits{}) {
+		o.Limits = patient
+	}
 	o.Setup = func(L *lua.LState) error {
 		L.SetGlobal("dir", lua.LString(dir+"/"))
 		return nil

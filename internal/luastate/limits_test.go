@@ -91,7 +91,7 @@ func TestOneInstructionIsBounded(t *testing.T) {
 		"load":               {"load('local t, i = {}, 6e7 t[i] = 1')()", "not enough memory for a table with the index 60000000"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStateWith(t, "function f() "+test.body+" end", Options{})
+			s := newStateWith(t, "function f() "+test.body+" end", Options{Limits: patient})
 			_, err := call(t, s, "f")
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatal(err)
@@ -105,7 +105,7 @@ func TestOneInstructionIsBounded(t *testing.T) {
 
 // TestFarIndexesOfHashes: numbers that are no index may be as large as they like.
 func TestFarIndexesOfHashes(t *testing.T) {
-	s := newStateWith(t, `function f() local t, now = {}, 1750000000 t[now] = 1 t[-6e7] = 2 t[6e7 + 0.5] = 3 return t[now] + t[-6e7] + t[6e7 + 0.5] end`, Options{})
+	s := newStateWith(t, `function f() local t, now = {}, 1750000000 t[now] = 1 t[-6e7] = 2 t[6e7 + 0.5] = 3 return t[now] + t[-6e7] + t[6e7 + 0.5] end`, Options{Limits: patient})
 	if got, err := call(t, s, "f"); err != nil || got[0] != lua.LNumber(6) {
 		t.Error(got, err)
 	}
@@ -276,7 +276,7 @@ func TestDepth(t *testing.T) {
 		"concat":     "local t t = setmetatable({}, {__concat = function(a, b) return a .. b end}) return t .. 'x'",
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStateWith(t, "function f() "+body+" end", Options{Limits: Limits{Running: 10 * time.Second}})
+			s := newStateWith(t, "function f() "+body+" end", Options{Limits: patient})
 			_, err := call(t, s, "f")
 			if name == "deep both" {
 				return // it is enough that it comes back
@@ -341,12 +341,12 @@ func TestChoiceOfLibraries(t *testing.T) {
 		if strings.HasPrefix(name, "debug.") {
 			allow = "debug"
 		}
-		s = newStateWith(t, source, Options{Allow: []string{allow}})
+		s = newStateWith(t, source, Options{Limits: patient, Allow: []string{allow}})
 		if _, err := call(t, s, "f", lua.LString(code)); err != nil && strings.Contains(err.Error(), "not available") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	s := newStateWith(t, source, Options{Forbid: []string{"io", "os.getenv", "load2"}})
+	s := newStateWith(t, source, Options{Limits: patient, Forbid: []string{"io", "os.getenv", "load2"}})
 	for _, code := range []string{"io.open('x')", "os.getenv('HOME')"} {
 		name, _, _ := strings.Cut(code, "(")
 		if _, err := call(t, s, "f", lua.LString(code)); err == nil || !strings.Contains(err.Error(), name+" is not available") {
@@ -464,7 +464,7 @@ func TestMarksAreNotInTheSource(t *testing.T) {
 		if err != nil {
 			continue // a NUL may be refused; it must not be mistaken
 		}
-		s, err := p.NewState(t.Context(), Options{})
+		s, err := p.NewState(t.Context(), Options{Limits: patient})
 		if err != nil {
 			t.Fatal(err)
 		}

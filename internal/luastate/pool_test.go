@@ -17,7 +17,7 @@ func TestPool(t *testing.T) {
 		made := 0
 		p := &Pool{MaxSpare: 2, MaxUses: 3, New: func(ctx context.Context) (*State, error) {
 			made++
-			return program.NewState(ctx, Options{})
+			return program.NewState(ctx, Options{Limits: patient})
 		}}
 		get := func() *State {
 			t.Helper()
@@ -88,7 +88,7 @@ func TestPoolWithoutLimits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		newState := func(ctx context.Context) (*State, error) { return program.NewState(ctx, Options{}) }
+		newState := func(ctx context.Context) (*State, error) { return program.NewState(ctx, Options{Limits: patient}) }
 		p := &Pool{New: newState, MaxUses: -1, MaxAge: -1}
 		first, err := p.Get(t.Context())
 		if err != nil {

@@ -35,7 +35,7 @@ func TestRequire(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		s, err := p.NewState(t.Context(), Options{Setup: setup})
+		s, err := p.NewState(t.Context(), Options{Limits: patient, Setup: setup})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func TestRequire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.NewState(t.Context(), Options{Setup: setup}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := p.NewState(t.Context(), Options{Limits: patient, Setup: setup}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", source, err)
 		}
 	}

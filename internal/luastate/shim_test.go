@@ -115,7 +115,7 @@ function run(folder)
 	assert(tostring(select(2, pcall(dofile, folder .. '/absent.lua'))):find('no such file', 1, true))
 	dofile(folder .. '/' .. 'bad.lua')
 end
-function fails(folder) dofile(folder .. '/fails.lua') end`, Options{Allow: []string{"loadfile", "dofile"}})
+function fails(folder) dofile(folder .. '/fails.lua') end`, Options{Limits: patient, Allow: []string{"loadfile", "dofile"}})
 	_, err := call(t, s, "run", lua.LString(folder))
 	if want := filepath.Join(folder, "bad.lua"); err == nil || errorOf(err).File != want || errorOf(err).Line != 2 {
 		t.Error(err)
@@ -147,7 +147,7 @@ func TestWhatScriptsOfLua54Write(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := program.NewState(t.Context(), Options{Setup: func(L *lua.LState) error {
+	s, err := program.NewState(t.Context(), Options{Limits: patient, Setup: func(L *lua.LState) error {
 		L.SetGlobal("name", lua.LString(filepath.Join(dir, "file")))
 		return nil
 	}})
