@@ -204,11 +204,14 @@ func TestSecretsInURLs(t *testing.T) {
 	o.HTTP = roundTripper(func(*http.Request) (*http.Response, error) { return nil, errStub })
 	for _, url := range []string{
 		"http://user:secret@a.example/", "ftp://user:secret@a.example/", "http://user:secret@a b.example/", "http://user:secret@a.example/\x7f",
-		"http://user:secret@/", "//user:secret@a.example",
+		"http://user:secret@/", "//user:secret@a.example", "http://user:secret/more@a.example/", "http://user:%secret@a.example/",
 	} {
 		_, err := eval(t, o, "function run(u) kumo.http.build_client {}:get(u):send() end", lua.LString(url))
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", url, err)
+		}
+		if _, err := eval(t, o, "function run(u) kumo.http.build_url(u, {}) end", lua.LString(url)); err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("build_url %q: %v", url, err)
 		}
 	}
 }
