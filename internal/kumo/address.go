@@ -156,7 +156,7 @@ func addressIndex(L *lua.LState) int {
 	case "email":
 		field = a.Email
 	default:
-		L.RaiseError("an address has no field %q: it has user, domain and email", name)
+		L.RaiseError("an address has no field %.100q: it has user, domain and email", name)
 	}
 	L.Push(lua.LString(field))
 	return 1

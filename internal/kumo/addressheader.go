@@ -100,7 +100,7 @@ func (m *module) addressListIndex(L *lua.LState) int {
 	e, err := l.single()
 	switch {
 	case !isEntryField(field):
-		L.RaiseError("an address header has no field %q: it has user, domain, email, name and list", field)
+		L.RaiseError("an address header has no field %.100q: it has user, domain, email, name and list", field)
 	case err != nil:
 		L.RaiseError("%s: %s", field, err)
 	}
@@ -133,7 +133,7 @@ func checkEntry(L *lua.LState, n int) *addressEntry {
 func addressEntryIndex(L *lua.LState) int {
 	e, field := checkEntry(L, 1), L.Get(2).String()
 	if !isEntryField(field) {
-		L.RaiseError("an address has no field %q: it has user, domain, email and name", field)
+		L.RaiseError("an address has no field %.100q: it has user, domain, email and name", field)
 	}
 	L.Push(e.field(field))
 	return 1

@@ -148,6 +148,8 @@ func describe(tbl *lua.LTable) string {
 	return out
 }
 
+// appendDescription stops when there is more than is shown. One table may stand in many places, of which only the
+// ones that are shown may cost time: nested, they are more than anybody can wait for.
 func appendDescription(out []byte, v lua.LValue, depth int) []byte {
 	switch v := v.(type) {
 	case *lua.LNilType:
@@ -155,9 +157,9 @@ func appendDescription(out []byte, v lua.LValue, depth int) []byte {
 	case lua.LBool, lua.LNumber:
 		return append(out, v.String()...)
 	case lua.LString:
-		return appendText(out, string(v))
+		return appendText(out, string(v[:min(len(v), maxDescription)]))
 	case *lua.LTable:
-		if depth == 8 || len(out) > maxDescription {
+		if depth == 8 {
 			return append(out, `"..."`...)
 		}
 		return appendTable(out, v, depth)
@@ -166,7 +168,10 @@ func appendDescription(out []byte, v lua.LValue, depth int) []byte {
 }
 
 func appendTable(out []byte, tbl *lua.LTable, depth int) []byte {
-	type field struct{ name, value string }
+	type field struct {
+		name  string
+		value lua.LValue
+	}
 	var fields []field
 	isList := tbl.Len() > 0
 	tbl.ForEach(func(k, v lua.LValue) {
@@ -174,7 +179,7 @@ func appendTable(out []byte, tbl *lua.LTable, depth int) []byte {
 			return
 		}
 		isList = isList && k.Type() == lua.LTNumber
-		fields = append(fields, field{k.String(), string(appendDescription(nil, v, depth+1))})
+		fields = append(fields, field{k.String(), v})
 	})
 	open, end := byte('{'), byte('}')
 	if isList {
@@ -184,13 +189,16 @@ func appendTable(out []byte, tbl *lua.LTable, depth int) []byte {
 	}
 	out = append(out, open)
 	for i, f := range fields {
+		if len(out) > maxDescription {
+			return out
+		}
 		if i > 0 {
 			out = append(out, ',')
 		}
 		if !isList {
-			out = append(appendText(out, f.name), ':')
+			out = append(appendText(out, f.name[:min(len(f.name), maxDescription)]), ':')
 		}
-		out = append(out, f.value...)
+		out = appendDescription(out, f.value, depth+1)
 	}
 	return append(out, end)
 }

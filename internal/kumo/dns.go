@@ -77,7 +77,7 @@ func (m *module) dnsFunctions() map[string]lua.LGFunction {
 // than the one that was named would be to answer another question.
 func (m *module) resolver(L *lua.LState, function string, nameArg int) DNS {
 	if name := L.OptString(nameArg, ""); name != "" {
-		L.RaiseError("kumo.dns.%s: resolver %s is not defined: only the host's own is asked", function, name)
+		L.RaiseError("kumo.dns.%s: resolver %.100s is not defined: only the host's own is asked", function, name)
 	}
 	if m.options.DNS == nil {
 		L.RaiseError("kumo.dns.%s: there is no resolver", function)
@@ -129,7 +129,7 @@ func (m *module) lookupMX(L *lua.LState) int {
 func (m *module) lookupAddr(L *lua.LState) int {
 	name, strategy := L.CheckString(1), L.OptString(3, "")
 	if strategy != "" && !slices.Contains(strategies, strategy) {
-		L.ArgError(3, fmt.Sprintf("there is no strategy %q: want one of %s", strategy, strings.Join(strategies, ", ")))
+		L.ArgError(3, fmt.Sprintf("there is no strategy %.100q: want one of %s", strategy, strings.Join(strategies, ", ")))
 	}
 	given, isAddress, err := literal(name)
 	switch {

@@ -73,7 +73,7 @@ func (c *client) set(key *transportKey, option string, v lua.LValue) (err error)
 	case "connection_verbose":
 		c.verbose, err = boolOf(v)
 	default:
-		return fmt.Errorf("there is no option %q", option)
+		return fmt.Errorf("there is no option %.100q", option)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", option, err)

@@ -88,10 +88,7 @@ func addParams(base, form string) (string, error) {
 	}
 	u, err := url.Parse(strings.Trim(base, " "))
 	if err != nil {
-		if parse, ok := errors.AsType[*url.Error](err); ok {
-			err = parse.Err // without the URL, which may hold a password
-		}
-		return "", fmt.Errorf("invalid URL: %w", err)
+		return "", invalidURL(base, err)
 	}
 	if !u.IsAbs() {
 		return "", errors.New("relative URL without a base")
@@ -107,6 +104,19 @@ func addParams(base, form string) (string, error) {
 	}
 	u.ForceQuery = false
 	return u.String(), nil
+}
+
+// invalidURL is why an address could not be parsed, without the address, which may hold a password. Nor is a piece
+// of that shown: with a slash in it, what is before the slash is an invalid port.
+func invalidURL(address string, err error) error {
+	if parse, ok := errors.AsType[*url.Error](err); ok {
+		err = parse.Err
+	}
+	_, isHost := errors.AsType[url.InvalidHostError](err) // which shows one character
+	if strings.Contains(address, "@") && !isHost {
+		return errors.New("invalid URL")
+	}
+	return fmt.Errorf("invalid URL: %w", err)
 }
 
 // normalize writes the host and the path of a web address as they will be asked for.

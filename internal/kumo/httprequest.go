@@ -171,10 +171,7 @@ func (r *request) do(ctx context.Context) (*response, error) {
 func (r *request) build(ctx context.Context) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, r.method, r.url, strings.NewReader(r.body))
 	if err != nil {
-		if parse, ok := errors.AsType[*url.Error](err); ok {
-			err = parse.Err // without the URL, which may hold a password
-		}
-		return nil, fmt.Errorf("%s: invalid URL: %w", r.method, err)
+		return nil, fmt.Errorf("%s: %w", r.method, invalidURL(r.url, err))
 	}
 	if req.URL.Scheme != "http" && req.URL.Scheme != "https" || req.URL.Host == "" {
 		return nil, fmt.Errorf("%s %q: want a URL that begins with http:// or https:// and names a host", r.method, redacted(r.url))

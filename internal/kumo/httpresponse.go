@@ -151,17 +151,25 @@ func (m *module) logExchange(ctx context.Context, r *request, resp *response, er
 		attrs = append(attrs, slog.String("peer", conn.Conn.RemoteAddr().String()), slog.Bool("reused", conn.Reused))
 	}
 	if err != nil {
-		attrs = append(attrs, slog.String("error", err.Error()))
+		attrs = append(attrs, slog.String("error", luastate.Message(err)))
 	} else {
 		attrs = append(attrs, slog.Int("status", resp.status))
 	}
 	logger.LogAttrs(ctx, slog.LevelInfo, "kumo.http", attrs...)
 }
 
+// maxShownURL bounds a URL in an error or a log: a server may redirect to one of a megabyte.
+const maxShownURL = 1 << 10
+
+// redacted is a URL without its password, as far as it is shown.
 func redacted(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return "(no URL)"
 	}
-	return u.Redacted()
+	shown := u.Redacted()
+	if len(shown) > maxShownURL {
+		shown = strings.ToValidUTF8(shown[:maxShownURL], "") + "…"
+	}
+	return shown
 }

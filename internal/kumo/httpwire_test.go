@@ -15,6 +15,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
 )
@@ -203,11 +204,45 @@ func TestSecretsInURLs(t *testing.T) {
 	o.HTTP = roundTripper(func(*http.Request) (*http.Response, error) { return nil, errStub })
 	for _, url := range []string{
 		"http://user:secret@a.example/", "ftp://user:secret@a.example/", "http://user:secret@a b.example/", "http://user:secret@a.example/\x7f",
-		"http://user:secret@/", "//user:secret@a.example",
+		"http://user:secret@/", "//user:secret@a.example", "http://user:secret/more@a.example/", "http://user:%secret@a.example/",
 	} {
 		_, err := eval(t, o, "function run(u) kumo.http.build_client {}:get(u):send() end", lua.LString(url))
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", url, err)
+		}
+		if _, err := eval(t, o, "function run(u) kumo.http.build_url(u, {}) end", lua.LString(url)); err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("build_url %q: %v", url, err)
+		}
+	}
+}
+
+// A server cannot fill the log, nor a script's hands, by what makes its answer an error.
+func TestLongAnswersAreNotShown(t *testing.T) {
+	var log strings.Builder
+	o := stubs()
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	long := strings.Repeat("é", 1e5)
+	for _, header := range []http.Header{
+		{"Location": {"/" + long}}, {"Location": {"gopher://a.example/" + long}}, {"Location": {"http://[" + long}}, {"Location": {long + "://a.example/"}},
+	} {
+		asked := 0
+		o.HTTP = roundTripper(func(r *http.Request) (*http.Response, error) {
+			if asked++; asked > 1 {
+				return nil, errors.New(r.URL.String())
+			}
+			return &http.Response{StatusCode: http.StatusFound, Header: header, Body: http.NoBody, Request: r}, nil
+		})
+		log.Reset()
+		_, err := eval(t, o, "function run() kumo.http.build_client { connection_verbose = true }:get('http://a.example/'):send() end")
+		if err == nil || !strings.Contains(err.Error(), "for url (") || len(err.Error()) > 10000 || !utf8.ValidString(err.Error()) {
+			t.Errorf("%.60s: %d bytes: %.100v", header, len(fmt.Sprint(err)), err)
+		}
+		if log.Len() > 30000 || log.Len() == 0 {
+			t.Errorf("%.60s: a log of %d bytes", header, log.Len())
+		}
+		log.Reset()
+		if _, err = eval(t, o, "function run(u) kumo.http.build_client { connection_verbose = true }:get(u):send() end", lua.LString("http://a.example/"+long)); err == nil || len(err.Error()) > 10000 || log.Len() > 30000 {
+			t.Errorf("the script's own: %.100v, a log of %d bytes", err, log.Len())
 		}
 	}
 }

@@ -59,10 +59,10 @@ func newImportSpec(fields map[string]any) (importSpec, error) {
 		} else if name == "remove" {
 			spec.remove, ok = v.(bool)
 		} else {
-			return spec, fmt.Errorf("unknown field %q", name)
+			return spec, fmt.Errorf("unknown field %.100q", name)
 		}
 		if !ok {
-			return spec, fmt.Errorf("%s: unexpected value %v", name, v)
+			return spec, fmt.Errorf("%s: unexpected value %.100v", name, v)
 		}
 	}
 
@@ -72,9 +72,9 @@ func newImportSpec(fields map[string]any) (importSpec, error) {
 	case pattern == "":
 		return spec, errors.New("name: the name of a header is required")
 	case prefix == "" || strings.Contains(prefix, "*"):
-		return spec, fmt.Errorf("name: %q: a * may only follow the beginning of a name", pattern)
+		return spec, fmt.Errorf("name: %.100q: a * may only follow the beginning of a name", pattern)
 	case isPrefix && target != "":
-		return spec, fmt.Errorf("target: not with a name that ends in *, as %q", pattern)
+		return spec, fmt.Errorf("target: not with a name that ends in *, as %.100q", pattern)
 	case isPrefix:
 		spec.applies = func(f header.Field) bool { return f.HasPrefix(prefix) }
 	default:
@@ -84,7 +84,7 @@ func newImportSpec(fields map[string]any) (importSpec, error) {
 	switch spec.match = text["match"]; spec.match {
 	case matchFirst, matchLast, matchAll:
 	default:
-		return spec, fmt.Errorf("match: want first, last or all, got %q", spec.match)
+		return spec, fmt.Errorf("match: want first, last or all, got %.100q", spec.match)
 	}
 
 	switch text["transform"] {
@@ -100,7 +100,7 @@ func newImportSpec(fields map[string]any) (importSpec, error) {
 	case "pascal_case":
 		spec.key = func(name string) string { return capitalised(nameWords(name)) }
 	default:
-		return spec, fmt.Errorf("transform: want snake_case, kebab_case, camel_case or pascal_case, got %q", text["transform"])
+		return spec, fmt.Errorf("transform: want snake_case, kebab_case, camel_case or pascal_case, got %.100q", text["transform"])
 	}
 	if target != "" {
 		spec.key = func(string) string { return target }

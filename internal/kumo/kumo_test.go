@@ -216,6 +216,21 @@ func TestHugeTableInError(t *testing.T) {
 	}
 }
 
+// A few tables that each hold the next one many times are more than can be shown, or gone through.
+func TestNestedTableInError(t *testing.T) {
+	_, err := eval(t, stubs(), `function run()
+		local t = {}
+		for depth = 1, 7 do
+			local above = {}
+			for i = 1, 3000 do above[i] = t end
+			t = above
+		end
+		return kumo.make_queue_config {bad = true, deep = t, text = ('x'):rep(100000)} end`)
+	if err == nil || len(err.Error()) > 2*maxDescription || !strings.Contains(err.Error(), `, while processing {"bad":true,"deep":[[[[[[["...","...",`) {
+		t.Errorf("%d bytes: %.300v", len(fmt.Sprint(err)), err)
+	}
+}
+
 func TestReject(t *testing.T) {
 	for _, test := range []struct {
 		source string

@@ -2,6 +2,7 @@ package kumo
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -155,5 +156,21 @@ func TestMessageErrors(t *testing.T) {
 	Expire(ud)
 	if _, err := s.Call(t.Context(), 1, s.L.GetGlobal("late")); err == nil || !strings.Contains(err.Error(), "after the call that it was passed to has ended") {
 		t.Error(err)
+	}
+}
+
+// What a script says wrong is shown as far as it helps.
+func TestLongMistakesAreNotShown(t *testing.T) {
+	for _, expr := range []string{
+		"kumo.http.build_client {[x] = 1}", "kumo.dns.lookup_addr('a.example', nil, x)", "kumo.dns.lookup_mx('a.example', x)", "m:sender()[x]", "m:from_header()[x]", "m:from_header().list[1][x]",
+		"m:import_headers {{[x] = 1}}", "m:import_headers {{name = 1, remove = x}}", "m:import_headers {{name = '*' .. x}}", "m:import_headers {{name = x .. '*', target = 'x'}}",
+		"m:import_headers {{name = 'x', match = x}}", "m:import_headers {{name = 'x', transform = x}}", "m:set_due(x)", "m:set_scheduling {[x] = 'x'}", "m:set_scheduling {[x] = 1}", "m:set_scheduling {dow = x}",
+		"m:set_scheduling {tz = x}", "m:set_scheduling {start = x}", "m:set_scheduling {expires = x}", "kumo.http.build_client {}:get('http://a.example:' .. x):send()",
+	} {
+		// pcall, as what goes out to Go is cut in any case.
+		got, err := onMessage(t, &letter{data: []byte(newsletter)}, "local x = ('x'):rep(1e5) local ok, err = pcall(function() return "+expr+" end) return tostring(ok) .. #tostring(err)")
+		if n, _ := strconv.Atoi(strings.TrimPrefix(got, "false")); err != nil || n == 0 || n > 10000 {
+			t.Errorf("%s: %s, %v", expr, got, err)
+		}
 	}
 }

@@ -49,7 +49,7 @@ func dueOf(v lua.LValue) (time.Time, error) {
 		if t, err := time.Parse(time.RFC3339, string(v)); err == nil {
 			return t, nil
 		}
-		return time.Time{}, fmt.Errorf("time expected as 2026-01-31T12:00:00Z, got %q", string(v))
+		return time.Time{}, fmt.Errorf("time expected as 2026-01-31T12:00:00Z, got %.100q", string(v))
 	case *lua.LUserData:
 		if t, ok := v.Value.(time.Time); ok {
 			return t, nil

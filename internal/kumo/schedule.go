@@ -62,7 +62,7 @@ func parseSchedule(tree any) (*Schedule, error) {
 		}
 		text, ok := v.(string)
 		if !ok {
-			return nil, fmt.Errorf("%s: want a string", name)
+			return nil, fmt.Errorf("%.100s: want a string", name)
 		}
 		var err error
 		switch name {
@@ -83,7 +83,7 @@ func parseSchedule(tree any) (*Schedule, error) {
 			s.End, err = parseClock(text)
 			hours++
 		default:
-			return nil, fmt.Errorf("unknown field %q", name)
+			return nil, fmt.Errorf("unknown field %.100q", name)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -109,7 +109,7 @@ func parseDays(text string) ([]time.Weekday, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("invalid day '%s'", name)
+			return nil, fmt.Errorf("invalid day '%.100s'", name)
 		}
 	}
 	return days, nil
@@ -117,8 +117,8 @@ func parseDays(text string) ([]time.Weekday, error) {
 
 // parseZone takes names of the time zone database alone: what "Local" is differs from host to host.
 func parseZone(name string) (*time.Location, error) {
-	if name == "" || name == "Local" {
-		return nil, fmt.Errorf("unknown time zone %q", name)
+	if name == "" || name == "Local" || len(name) > 100 {
+		return nil, fmt.Errorf("unknown time zone %.100q", name)
 	}
 	return time.LoadLocation(name)
 }
@@ -129,7 +129,7 @@ func parseClock(text string) (time.Duration, error) {
 			return t.Sub(t.Truncate(24 * time.Hour)).Truncate(time.Second), nil
 		}
 	}
-	return 0, fmt.Errorf("want a time of day as 09:00:00, got %q", text)
+	return 0, fmt.Errorf("want a time of day as 09:00:00, got %.100q", text)
 }
 
 // tree is the schedule in the form that parseSchedule reads.

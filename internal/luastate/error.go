@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
 )
@@ -14,7 +15,7 @@ type Error struct {
 	// where Lua does not know (a value raised without a position).
 	File string
 	Line int
-	// Reason is one line of text without the position.
+	// Reason is one line of text without the position, of 8 KiB at most.
 	Reason string
 	// Traceback has several lines, and is empty for an error of Compile.
 	Traceback string
@@ -82,7 +83,7 @@ const raisedType = "luastate.error"
 // Raise raises err as a Lua error that prints as "file:line: text" and that errors.As finds again in
 // what Call returns. It does not return.
 func Raise(L *lua.LState, err error) {
-	r := &raised{err: err, reason: err.Error()}
+	r := &raised{err: err, reason: bounded(err.Error())}
 	if e, ok := err.(*Error); ok { // of another chunk, which it names
 		r.file, r.line, r.reason = e.File, e.Line, e.Reason
 	} else {
@@ -229,8 +230,27 @@ func firstPosition(traceback string) (file string, line int) {
 	return "", 0
 }
 
+// maxReason bounds the text of an error. It is often what a stranger's server said, and goes to results and logs.
+const maxReason = 8 << 10
+
+// bounded cuts off what is too long.
+func bounded(text string) string {
+	if len(text) <= maxReason {
+		return text
+	}
+	text = text[:maxReason-len("…")]
+	for range utf8.UTFMax - 1 { // a character that was cut in two
+		if r, size := utf8.DecodeLastRuneInString(text); r != utf8.RuneError || size != 1 {
+			break
+		}
+		text = text[:len(text)-1]
+	}
+	return text + "…"
+}
+
 // oneLine joins the lines of a text and takes out what would break a log or a reply.
 func oneLine(text string) string {
+	text = bounded(text)
 	if strings.IndexFunc(text, isControl) < 0 {
 		return text
 	}

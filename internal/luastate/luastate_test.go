@@ -3,9 +3,11 @@ package luastate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
 )
@@ -336,6 +338,35 @@ end`, func(L *lua.LState) error {
 	for i, want := range []string{text, "got: " + text, text, "no", "userdata"} {
 		if got[i].String() != want {
 			t.Errorf("result %d is %q, want %q", i, got[i], want)
+		}
+	}
+}
+
+// What goes wrong may have a text of any length, made by a program or by a stranger's server.
+func TestLongErrors(t *testing.T) {
+	s := newState(t, `
+function raises(unit) error(unit:rep(1e6), 0) end
+function is_told(unit) no(unit:rep(1e6)) end
+function rethrows(unit) local ok, err = pcall(no, unit:rep(1e6)) error(err) end
+function catches(unit) local ok, err = pcall(no, unit:rep(1e6)) error(tostring(err), 0) end
+function prints(unit) error(setmetatable({}, {__tostring = function() return unit:rep(1e6) end})) end
+function shows(unit) error {message = unit:rep(1e6)} end`, func(L *lua.LState) error {
+		L.SetGlobal("no", L.NewFunction(func(L *lua.LState) int {
+			Raise(L, errors.New(L.CheckString(1)))
+			return 0
+		}))
+		return nil
+	})
+	for _, fn := range []string{"raises", "is_told", "rethrows", "catches", "prints", "shows"} {
+		for unit, begin := range map[string]string{"x": "xxx", "ä": "äää", "€uro": "€uro€uro", "x\n": "x x x", "\xff": "\xff\xff"} {
+			_, err := s.Call(t.Context(), 0, s.L.GetGlobal(fn), lua.LString(unit))
+			text := fmt.Sprint(err)
+			if len(text) > maxReason+len("policy.lua:10: ") || len(text) < maxReason/2-10 || !strings.Contains(text, begin) || !strings.HasSuffix(text, "…") || utf8.ValidString(text) != utf8.ValidString(unit) {
+				t.Errorf("%s of %q: %d bytes: %.30q … %q", fn, unit, len(text), text, text[max(0, len(text)-10):])
+			}
+			if len(Traceback(err)) > maxReason {
+				t.Errorf("%s: a traceback of %d bytes", fn, len(Traceback(err)))
+			}
 		}
 	}
 }
