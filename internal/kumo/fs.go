@@ -1,16 +1,13 @@
 package kumo
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"sync/atomic"
 	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
@@ -95,23 +92,20 @@ func (m *module) metadata(name string, stat func(string) (fs.FileInfo, error)) l
 	}
 }
 
-// maxOpenFiles bounds the files that the states of an Options have open at once.
-const maxOpenFiles = 256
-
 // policyFile is a file in Lua's hands.
-type policyFile struct {
-	f      *os.File // nil: closed
-	closed func()
-}
+type policyFile struct{ f *os.File } // nil: closed
 
-func (p *policyFile) close() error {
-	if p.f == nil {
+// Open tells whether the file has not been closed.
+func (p *policyFile) Open() bool { return p.f != nil }
+
+// Close closes the file, if it is open.
+func (p *policyFile) Close() error {
+	f := p.f
+	p.f = nil
+	if f == nil {
 		return nil
 	}
-	err := p.f.Close()
-	p.f = nil
-	p.closed()
-	return err
+	return f.Close()
 }
 
 // fsOpen is kumo.fs.open(path, mode), for reading.
@@ -124,7 +118,7 @@ func (m *module) fsOpen(L *lua.LState) int {
 	default:
 		L.RaiseError("unsupported file mode `%s`", excerpt(mode))
 	}
-	p, err := openFor(&m.options.openFiles, path)
+	p, err := openFor(L, path)
 	if err != nil {
 		luastate.Raise(L, fmt.Errorf("failed to open %s with mode %s: %w", path, mode, err))
 	}
@@ -139,25 +133,16 @@ func (m *module) fsOpen(L *lua.LState) int {
 	return 1
 }
 
-// openFor counts an open file until it is closed, be it by the garbage collector.
-func openFor(open *atomic.Int64, path string) (*policyFile, error) {
-	if open.Add(1) > maxOpenFiles {
-		open.Add(-1)
-		return nil, errors.New("too many files are open: close those that are read")
-	}
+// openFor opens a file that is closed with the state of L, or by the garbage collector.
+func openFor(L *lua.LState, path string) (*policyFile, error) {
 	f, err := openFile(path)
 	if err != nil {
-		open.Add(-1)
 		return nil, err
 	}
-	p := &policyFile{f: f}
-	cleanup := runtime.AddCleanup(p, func(f *os.File) {
-		_ = f.Close() // nobody is left to be told
-		open.Add(-1)
-	}, f)
-	p.closed = func() {
-		cleanup.Stop()
-		open.Add(-1)
+	p := &policyFile{f}
+	if err := luastate.CloseWith(L, p); err != nil {
+		f.Close()
+		return nil, err
 	}
 	return p, nil
 }
@@ -241,7 +226,7 @@ func fileSeek(L *lua.LState) int {
 }
 
 func fileClose(L *lua.LState) int {
-	if err := checkFile(L).close(); err != nil {
+	if err := checkFile(L).Close(); err != nil {
 		luastate.Raise(L, fmt.Errorf("file:close: %w", err))
 	}
 	return 0

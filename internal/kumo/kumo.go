@@ -75,10 +75,9 @@ type Options struct {
 	Throttles    *Throttles
 	ownThrottles Throttles
 
-	memos     memos
-	globs     globs
-	openFiles atomic.Int64
-	invalid   atomic.Bool
+	memos   memos
+	globs   globs
+	invalid atomic.Bool
 
 	expressions expressions
 }

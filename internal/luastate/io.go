@@ -3,24 +3,18 @@ package luastate
 import (
 	"io"
 	"os"
-	"runtime"
-	"weak"
 
 	lua "github.com/yuin/gopher-lua"
 )
 
 // files is what a state knows of its open files.
 type files struct {
-	open      []weak.Pointer[file] // and some that were closed since
-	input     *lua.LUserData       // what io.read reads
-	output    *lua.LUserData       // what io.write writes
+	open      openThings
+	input     *lua.LUserData // what io.read reads
+	output    *lua.LUserData // what io.write writes
 	stdout    io.Writer
 	metatable *lua.LTable
 }
-
-// maxFiles bounds the files that one state has open. Those that a program has lost are closed when they are in
-// the way.
-const maxFiles = 64
 
 const filesKey = "luastate.files"
 
@@ -33,13 +27,17 @@ func filesOf(L *lua.LState) *files {
 	return nil
 }
 
+func newFiles(L *lua.LState) *files {
+	fs := &files{stdout: os.Stdout}
+	L.G.Registry.RawSetString(filesKey, &lua.LUserData{Value: fs, Metatable: lua.LNil})
+	return fs
+}
+
 // openIO installs the library io. It differs from that of Lua in what a host needs: files are regular ones, or devices
 // that always answer; a line has at most 16 MiB; the standard input is empty, the standard output is where print
 // writes, and neither can be closed; and all files are closed with their state.
 func openIO(L *lua.LState) {
-	fs := &files{stdout: os.Stdout}
-	L.G.Registry.RawSetString(filesKey, &lua.LUserData{Value: fs, Metatable: lua.LNil})
-
+	fs := newFiles(L)
 	methods := L.CreateTable(0, len(fileMethods))
 	setAll(L, methods, fileMethods)
 	fs.metatable = L.CreateTable(0, 4)
@@ -69,41 +67,10 @@ func (fs *files) standard(name string, out io.Writer) *lua.LUserData {
 	return &lua.LUserData{Value: &file{name: name, out: out}, Metatable: fs.metatable}
 }
 
-// add makes a value of an open file.
+// add makes a value of an open file, for which there is room.
 func (fs *files) add(f *file) *lua.LUserData {
-	fs.open = append(fs.open, weak.Make(f))
+	keep(&fs.open, f)
 	return &lua.LUserData{Value: f, Metatable: fs.metatable}
-}
-
-// room reports whether one more file can be opened.
-func (fs *files) room() bool {
-	if len(fs.open) < maxFiles || fs.prune() < maxFiles {
-		return true
-	}
-	runtime.GC() // a program that does not close its files leaves that to the collector
-	return fs.prune() < maxFiles
-}
-
-func (fs *files) prune() int {
-	kept := fs.open[:0]
-	for _, p := range fs.open {
-		if f := p.Value(); f != nil && !f.closed() {
-			kept = append(kept, p)
-		}
-	}
-	clear(fs.open[len(kept):])
-	fs.open = kept
-	return len(kept)
-}
-
-// close closes what is open, with the state.
-func (fs *files) close() {
-	for _, p := range fs.open {
-		if f := p.Value(); f != nil && !f.closed() {
-			f.abandon()
-		}
-	}
-	fs.open = nil
 }
 
 var ioFunctions = map[string]lua.LGFunction{
@@ -164,7 +131,7 @@ func ioType(L *lua.LState) int {
 	switch {
 	case !ok:
 		L.Push(lua.LNil)
-	case f.closed():
+	case !f.Open():
 		L.Push(lua.LString("closed file"))
 	default:
 		L.Push(lua.LString("file"))
@@ -251,8 +218,8 @@ func theFiles(L *lua.LState) *files {
 
 func roomFor(L *lua.LState) *files {
 	fs := theFiles(L)
-	if !fs.room() {
-		L.RaiseError("too many open files: a state may have %d", maxFiles)
+	if err := fs.open.room(); err != nil {
+		L.RaiseError("%s", err)
 	}
 	return fs
 }

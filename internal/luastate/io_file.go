@@ -26,15 +26,17 @@ type file struct {
 
 func (f *file) standard() bool { return f.f == nil && !f.gone }
 
-func (f *file) closed() bool { return f.gone }
+// Open tells whether the file has not been closed.
+func (f *file) Open() bool { return !f.gone }
 
-// abandon closes a file that nobody asks for any more.
-func (f *file) abandon() {
+// Close closes a file that nobody asks for any more.
+func (f *file) Close() error {
 	f.gone = true
-	f.f.Close()
+	err := f.f.Close()
 	if f.process != nil {
 		f.process.kill()
 	}
+	return err
 }
 
 // openFlags are those of a mode of io.open.
@@ -122,7 +124,7 @@ func checkFile(L *lua.LState, n int) *file {
 	if !ok {
 		L.ArgError(n, "FILE* expected, got "+typeName(L.Get(n)))
 	}
-	if f.closed() {
+	if !f.Open() {
 		L.RaiseError("attempt to use a closed file")
 	}
 	return f
@@ -130,7 +132,7 @@ func checkFile(L *lua.LState, n int) *file {
 
 func fileToString(L *lua.LState) int {
 	text := "file (closed)"
-	if f, ok := fileOf(L.Get(1)); ok && !f.closed() {
+	if f, ok := fileOf(L.Get(1)); ok && f.Open() {
 		text = fmt.Sprintf("file (%p)", f)
 	}
 	L.Push(lua.LString(text))

@@ -222,7 +222,7 @@ func pushLines(L *lua.LState, ud *lua.LUserData, closing bool) int {
 	}
 	f := ud.Value.(*file)
 	L.Push(L.NewFunction(func(L *lua.LState) int {
-		if f.closed() {
+		if !f.Open() {
 			L.RaiseError("file is already closed")
 		}
 		top := L.GetTop()
@@ -234,7 +234,7 @@ func pushLines(L *lua.LState, ud *lua.LUserData, closing bool) int {
 			L.RaiseError("%s", string(text))
 		}
 		if closing && !f.standard() {
-			f.abandon()
+			_ = f.Close()
 		}
 		L.SetTop(top)
 		L.Push(lua.LNil)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,6 +127,27 @@ function hold() held = {} for i = 1, 20 do held[i] = io.open(dir .. 'x', 'w') en
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("%d files, %d before", openFiles(t), before)
+}
+
+// TestLostProcesses: a program whose file the script has lost is ended, and waited for.
+func TestLostProcesses(t *testing.T) {
+	_, s := inFolder(t, "function f() return io.popen('echo $$; exec sleep 3600'):read('n') end", Options{Allow: []string{"io.popen"}})
+	got, err := call(t, s, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.FindProcess(int(got[0].(lua.LNumber)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		runtime.GC()
+		if program.Signal(syscall.Signal(0)) != nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the program runs on")
 }
 
 func TestStandardOutput(t *testing.T) {

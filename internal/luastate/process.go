@@ -12,7 +12,10 @@ import (
 )
 
 // process is a program that runs beside Lua.
-type process struct{ cmd *exec.Cmd }
+type process struct {
+	cmd  *exec.Cmd
+	lost runtime.Cleanup // ends it when the script has lost its file
+}
 
 // shell is a command as the system's shell takes it.
 func shell(ctx context.Context, command string) *exec.Cmd {
@@ -90,7 +93,9 @@ func ioPopen(L *lua.LState) int {
 		ours.Close()
 		return ioFailed(L, err)
 	}
-	L.Push(fs.add(&file{name: command, f: ours, process: &process{cmd}}))
+	f := &file{name: command, f: ours, process: &process{cmd: cmd}}
+	f.process.lost = runtime.AddCleanup(f, endProcess, cmd)
+	L.Push(fs.add(f))
 	return 1
 }
 
@@ -98,14 +103,20 @@ func ioPopen(L *lua.LState) int {
 func (p *process) wait(L *lua.LState) int {
 	stop := context.AfterFunc(contextOf(L), func() { killGroup(p.cmd) })
 	defer stop()
+	p.lost.Stop()
 	var err error
 	Outside(L, func() { err = p.cmd.Wait() })
 	return pushExit(L, err)
 }
 
 func (p *process) kill() {
-	killGroup(p.cmd)
-	p.cmd.Wait()
+	p.lost.Stop()
+	endProcess(p.cmd)
+}
+
+func endProcess(cmd *exec.Cmd) {
+	killGroup(cmd)
+	cmd.Wait()
 }
 
 // waiting calls what reads or writes. Of a pipe, that is outside, and no longer than the call's context.

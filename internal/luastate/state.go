@@ -200,7 +200,7 @@ func (s *State) Close() {
 
 func (s *State) free() {
 	if fs := filesOf(s.L); fs != nil {
-		fs.close()
+		fs.open.close()
 	}
 	s.L.Close()
 }
