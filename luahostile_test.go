@@ -30,6 +30,8 @@ var hostileScripts = []struct {
 	{"a loop in an error handler", "", `xpcall(error, function() while true do end end)`, Transient, "too long"},
 	{"a loop in a coroutine", "", `coroutine.wrap(function() while true do end end)()`, Transient, "too long"},
 	{"a loop of coroutines", "", `while true do coroutine.wrap(function() coroutine.yield() end)() end`, Transient, "too long"},
+	{"coroutines in a circle", "", `local c c = coroutine.create(function() return coroutine.wrap(function() return coroutine.resume(c) end)() end)
+		return select(3, coroutine.resume(c))`, Delivered, "cannot resume non-suspended coroutine"},
 	{"a loop in __index", "", `return setmetatable({}, {__index = function() while true do end end}).x`, Transient, "too long"},
 	{"a loop in __tostring", "", `return tostring(setmetatable({}, {__tostring = function() while true do end end}))`, Transient, "too long"},
 	{"a loop in a comparison", "", `local t = {} for i = 1, 100 do t[i] = i end table.sort(t, function() while true do end end)`, Transient, "too long"},

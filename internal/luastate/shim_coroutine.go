@@ -35,14 +35,15 @@ func shimCoroutines(L *lua.LState) {
 		"create":      free(create.GFunction),
 		"isyieldable": isYieldable,
 		"running":     coroutineRunning,
+		"status":      coroutineStatus,
 		"yield":       coroutineYield,
 	})
 	resumeAny := resume.GFunction
 	lib.RawSetString("resume", L.NewFunction(func(L *lua.LState) int {
 		thread := L.CheckThread(1)
-		if nested(L) {
+		if why := notResumable(L, thread); why != "" {
 			L.Push(lua.LFalse)
-			L.Push(lua.LString(tooNested))
+			L.Push(lua.LString(why))
 			return 2
 		}
 		lend(L, thread)
@@ -57,22 +58,60 @@ func shimCoroutines(L *lua.LState) {
 		thread, _ := wrapped.Upvalues[0].Value().(*lua.LState)
 		L.Pop(1)
 		L.Push(L.NewClosure(func(L *lua.LState) int {
-			if nested(L) {
-				L.RaiseError(tooNested)
+			if why := notResumable(L, thread); why != "" {
+				L.RaiseError("%s", why)
 			}
 			lend(L, thread)
+			defer killIfFailed(L, thread)
 			return wrapped.GFunction(L)
 		}, thread))
 		return 1
 	}))
 }
 
+// killIfFailed sees to a coroutine of wrap whose error goes on in L: gopher-lua leaves it as if it ran.
+func killIfFailed(L, thread *lua.LState) {
+	if thread.Parent == L {
+		thread.Dead, thread.Parent = true, nil
+		L.G.CurrentThread = L
+	}
+}
+
 // maxNested bounds coroutines that run within one another: each has a call stack of its own, and all of them are on
 // the one of Go, whose end is the end of the process.
-const (
-	maxNested = 50
-	tooNested = "stack overflow: too many coroutines within one another"
-)
+const maxNested = 50
+
+// notResumable says why a coroutine cannot be resumed, if so. To resume one that waits for another which it has resumed
+// would close a circle, in which gopher-lua runs for ever.
+func notResumable(L, thread *lua.LState) string {
+	switch {
+	case thread.Dead:
+		return "cannot resume dead coroutine"
+	case status(L, thread) != "suspended":
+		return "cannot resume non-suspended coroutine"
+	case nested(L):
+		return "stack overflow: too many coroutines within one another"
+	}
+	return ""
+}
+
+// status is that of a coroutine as L sees it, which runs.
+func status(L, thread *lua.LState) string {
+	switch {
+	case thread.Dead:
+		return "dead"
+	case thread == L:
+		return "running"
+	case thread.Parent != nil, thread == L.G.MainThread:
+		return "normal"
+	}
+	return "suspended"
+}
+
+func coroutineStatus(L *lua.LState) int {
+	L.Push(lua.LString(status(L, L.CheckThread(1))))
+	return 1
+}
 
 func nested(L *lua.LState) bool {
 	depth := 0
@@ -106,8 +145,8 @@ func coroutineRunning(L *lua.LState) int {
 // coroutineClose ends a coroutine that waits to be resumed.
 func coroutineClose(L *lua.LState) int {
 	thread := L.CheckThread(1)
-	if status := L.Status(thread); thread == L.G.MainThread || thread.Parent != nil || status == "running" || status == "normal" {
-		L.RaiseError("cannot close a running coroutine")
+	if status := status(L, thread); status == "running" || status == "normal" {
+		L.RaiseError("cannot close a %s coroutine", status)
 	}
 	thread.Dead = true
 	L.Push(lua.LTrue)
