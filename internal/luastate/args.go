@@ -57,12 +57,20 @@ func floatArg(L *lua.LState, n int) float64 {
 	return float64(f)
 }
 
-// optString is an argument that must be a string or a number.
+// stringArg is an argument that must be a string or a number.
+func stringArg(L *lua.LState, n int) string {
+	text, ok := operandText(L.Get(n))
+	if !ok {
+		L.TypeError(n, lua.LTString)
+	}
+	return text
+}
+
 func optString(L *lua.LState, n int, absent string) string {
 	if L.Get(n) == lua.LNil {
 		return absent
 	}
-	return L.CheckString(n)
+	return stringArg(L, n)
 }
 
 // firstByte makes of a Lua position, which counts from the end if negative, one that counts from the

@@ -23,9 +23,8 @@
 // What stays different, and cannot be seen in the source:
 //
 //   - Every number is a float64. Whole numbers are exact up to 2^53 and print without ".0": 3.0 is "3", 7 / 7 is
-//     "1", 2^53 is "9007199254740992"; others print with as many digits as they need, so that 0.1 + 0.2
-//     is "0.30000000000000004". math.type says "integer" for every whole one, math.maxinteger is 2^63, integers do
-//     not wrap around, and there is no -0.
+//     "1", 2^53 is "9007199254740992". math.type says "integer" for every whole one, math.maxinteger is 2^63,
+//     integers do not wrap around, and there is no -0.
 //   - A text that is used as a number is read as Go reads it: "010" + 0 is 8, "0b11" + 0 is 3. tonumber and
 //     the functions of the library read it as Lua 5.4 does.
 //   - There are no finalizers (__gc), no __close, and weak tables (__mode) hold what is in them.

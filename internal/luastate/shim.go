@@ -119,7 +119,7 @@ func luaError(L *lua.LState) int {
 
 // luaCollectGarbage leaves collecting to Go, whose collector a script would only stop.
 func luaCollectGarbage(L *lua.LState) int {
-	switch option := L.OptString(1, "collect"); option {
+	switch option := optString(L, 1, "collect"); option {
 	case "count":
 		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 		metrics.Read(sample)
@@ -150,12 +150,12 @@ func luaLoad(L *lua.LState) int {
 	default:
 		L.TypeError(1, lua.LTString)
 	}
-	if mode := L.OptString(3, "bt"); !strings.Contains(mode, "t") {
+	if mode := optString(L, 3, "bt"); !strings.Contains(mode, "t") {
 		L.Push(lua.LNil)
 		L.Push(lua.LString("attempt to load a text chunk (mode is '" + mode + "')"))
 		return 2
 	}
-	return loadInto(L, displayName(L.OptString(2, name)), []byte(source), 4)
+	return loadInto(L, displayName(optString(L, 2, name)), []byte(source), 4)
 }
 
 // readPieces calls a reader function until it has no more.
@@ -214,7 +214,7 @@ func displayName(name string) string {
 }
 
 func luaLoadFile(L *lua.LState) int {
-	path := L.CheckString(1)
+	path := stringArg(L, 1)
 	source, err := readSource(path)
 	if err != nil {
 		L.Push(lua.LNil)
@@ -225,7 +225,7 @@ func luaLoadFile(L *lua.LState) int {
 }
 
 func luaDoFile(L *lua.LState) int {
-	path := L.CheckString(1)
+	path := stringArg(L, 1)
 	source, err := readSource(path)
 	if err != nil {
 		Raise(L, err)
@@ -301,6 +301,8 @@ func toString(L *lua.LState, v lua.LValue) string {
 	return v.String()
 }
 
+// numberText is a number as Lua prints it: with 14 digits, which hide what a float cannot hold, and whole numbers with
+// all of theirs.
 func numberText(f float64) string {
 	switch {
 	case math.IsNaN(f):
@@ -309,8 +311,10 @@ func numberText(f float64) string {
 		return "inf"
 	case math.IsInf(f, -1):
 		return "-inf"
+	case isWhole(f) && f < math.MaxInt64:
+		return strconv.FormatInt(int64(f), 10)
 	}
-	return lua.LNumber(f).String()
+	return strconv.FormatFloat(f, 'g', 14, 64)
 }
 
 func luaToNumber(L *lua.LState) int {
@@ -323,7 +327,7 @@ func luaToNumber(L *lua.LState) int {
 		if base < 2 || base > 36 {
 			L.ArgError(2, "base out of range")
 		}
-		L.Push(parseInBase(L.CheckString(1), base))
+		L.Push(parseInBase(stringArg(L, 1), base))
 	case isText:
 		L.Push(parseNumber(string(text)))
 	case v.Type() == lua.LTNumber:

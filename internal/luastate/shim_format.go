@@ -12,7 +12,7 @@ import (
 // stringFormat is C's printf as Lua has it. Go's differs in %s of objects, %g, %x of negative numbers,
 // widths of text that is not ASCII, and in complaining inside the result.
 func stringFormat(L *lua.LState) int {
-	format := L.CheckString(1)
+	format := stringArg(L, 1)
 	out := text{L: L}
 	for arg := 1; ; {
 		at := strings.IndexByte(format, '%')
@@ -276,8 +276,10 @@ func numberLiteral(x float64) string {
 		return "(0/0)"
 	case math.IsInf(x, 0):
 		return fmt.Sprintf("(%d/0)", int(math.Copysign(1, x)))
+	case isWhole(x):
+		return numberText(x)
 	}
-	return numberText(x)
+	return strconv.FormatFloat(x, 'g', -1, 64) // with all its digits
 }
 
 func quote(out *text, s string) {

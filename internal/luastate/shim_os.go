@@ -20,7 +20,7 @@ var osFunctions = map[string]lua.LGFunction{
 }
 
 func osGetenv(L *lua.LState) int {
-	if value, ok := os.LookupEnv(L.CheckString(1)); ok {
+	if value, ok := os.LookupEnv(stringArg(L, 1)); ok {
 		L.Push(lua.LString(value))
 	} else {
 		L.Push(lua.LNil)
@@ -86,7 +86,12 @@ func dateSpec(s string) int {
 func dateField(t time.Time, letter byte) string {
 	two := func(n int) string { return fmt.Sprintf("%02d", n) }
 	switch letter {
-	case 'a', 'A', 'b', 'B', 'h', 'c', 'D', 'e', 'F', 'p', 'r', 'R', 'T', 'x', 'X', 'z', 'Z':
+	case 'Z':
+		if t.Location() == time.UTC {
+			return "GMT" // as C has it
+		}
+		return t.Format("MST")
+	case 'a', 'A', 'b', 'B', 'h', 'c', 'D', 'e', 'F', 'p', 'r', 'R', 'T', 'x', 'X', 'z':
 		return t.Format(goLayouts[letter])
 	case 'C':
 		return two(t.Year() / 100)
@@ -136,7 +141,7 @@ func dateField(t time.Time, letter byte) string {
 var goLayouts = map[byte]string{
 	'a': "Mon", 'A': "Monday", 'b': "Jan", 'B': "January", 'h': "Jan", 'c': "Mon Jan _2 15:04:05 2006",
 	'D': "01/02/06", 'e': "_2", 'F': "2006-01-02", 'p': "PM", 'r': "03:04:05 PM", 'R': "15:04",
-	'T': "15:04:05", 'x': "01/02/06", 'X': "15:04:05", 'z': "-0700", 'Z': "MST",
+	'T': "15:04:05", 'x': "01/02/06", 'X': "15:04:05", 'z': "-0700",
 }
 
 func setDateFields(fields *lua.LTable, t time.Time) {

@@ -44,7 +44,7 @@ type packFormat struct {
 }
 
 func newPackFormat(L *lua.LState) packFormat {
-	rest := L.CheckString(1)
+	rest := stringArg(L, 1)
 	chargeWork(L, len(rest))
 	return packFormat{L: L, rest: rest, maxAlign: 1}
 }
@@ -189,7 +189,7 @@ func (f *packFormat) pack(out *text, opt packOption, arg int) {
 		}
 		f.packInteger(out, int64(bits), opt.size)
 	case packFixed:
-		s := L.CheckString(arg)
+		s := stringArg(L, arg)
 		if len(s) > opt.size {
 			L.ArgError(arg, "string longer than given size")
 		}
@@ -197,14 +197,14 @@ func (f *packFormat) pack(out *text, opt packOption, arg int) {
 		out.add(s)
 		out.add(strings.Repeat("\x00", opt.size-len(s)))
 	case packString:
-		s := L.CheckString(arg)
+		s := stringArg(L, arg)
 		if opt.size < 8 && uint64(len(s)) >= 1<<(opt.size*8) {
 			L.ArgError(arg, "string length does not fit in given size")
 		}
 		f.packInteger(out, int64(len(s)), opt.size)
 		out.add(s)
 	case packZero:
-		s := L.CheckString(arg)
+		s := stringArg(L, arg)
 		if strings.IndexByte(s, 0) >= 0 {
 			L.ArgError(arg, "string contains zeros")
 		}
@@ -247,7 +247,7 @@ func stringPackSize(L *lua.LState) int {
 
 func stringUnpack(L *lua.LState) int {
 	f := newPackFormat(L)
-	data := L.CheckString(2)
+	data := stringArg(L, 2)
 	start := firstByte(optInt(L, 3, 1), len(data)) - 1
 	if start > len(data) {
 		L.ArgError(3, "initial position out of string")

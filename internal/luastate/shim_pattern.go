@@ -30,7 +30,7 @@ func compilePattern(L *lua.LState, m *luapattern.Matcher, subject, pattern strin
 }
 
 func stringFind(L *lua.LState) int {
-	subject, pattern := L.CheckString(1), L.CheckString(2)
+	subject, pattern := stringArg(L, 1), stringArg(L, 2)
 	start := firstByte(optInt(L, 3, 1), len(subject)) - 1
 	if start > len(subject) {
 		L.Push(lua.LNil)
@@ -65,7 +65,7 @@ func findPlain(L *lua.LState, subject, wanted string, start int) int {
 }
 
 func stringMatch(L *lua.LState) int {
-	subject, pattern := L.CheckString(1), L.CheckString(2)
+	subject, pattern := stringArg(L, 1), stringArg(L, 2)
 	start := firstByte(optInt(L, 3, 1), len(subject)) - 1
 	if start > len(subject) {
 		L.Push(lua.LNil)
@@ -141,7 +141,7 @@ func (m *matches) next(L *lua.LState) bool {
 }
 
 func stringGmatch(L *lua.LState) int {
-	subject, pattern := L.CheckString(1), L.CheckString(2)
+	subject, pattern := stringArg(L, 1), stringArg(L, 2)
 	m := &matches{at: firstByte(optInt(L, 3, 1), len(subject)) - 1, lastEnd: -1}
 	// A "^" would end the iteration before it began: here it is a byte.
 	compilePattern(L, &m.Matcher, subject, pattern, false)
@@ -166,11 +166,11 @@ type gsub struct {
 }
 
 func stringGsub(L *lua.LState) int {
-	subject, pattern := L.CheckString(1), L.CheckString(2)
+	subject, pattern := stringArg(L, 1), stringArg(L, 2)
 	g := gsub{L: L, replacement: L.Get(3)}
 	switch v := g.replacement.(type) {
 	case lua.LNumber:
-		g.replacement, g.verbatim = lua.LString(v.String()), true
+		g.replacement, g.verbatim = lua.LString(numberText(float64(v))), true
 	case lua.LString:
 		g.verbatim = strings.IndexByte(string(v), '%') < 0
 	case *lua.LTable, *lua.LFunction:
@@ -221,14 +221,9 @@ func (g *gsub) changes(done int) bool {
 		value = g.L.Get(-1)
 		g.L.Pop(1)
 	}
-	switch value := value.(type) {
-	case lua.LString:
+	if text, ok := operandText(value); ok {
 		g.result.add(g.Subject[done:g.from])
-		g.result.add(string(value))
-		return true
-	case lua.LNumber:
-		g.result.add(g.Subject[done:g.from])
-		g.result.add(value.String())
+		g.result.add(text)
 		return true
 	}
 	if lua.LVAsBool(value) {

@@ -9,10 +9,9 @@ import (
 )
 
 func luaPCall(L *lua.LState) int {
-	fn := L.CheckAny(1)
-	if !callable(L, fn) {
+	if fn := L.CheckAny(1); !callable(L, fn) {
 		L.Push(lua.LFalse)
-		L.Push(lua.LString("attempt to call a " + typeName(fn) + " value"))
+		L.Push(notCallable(fn))
 		return 2
 	}
 	if err := PCall(L, L.GetTop()-1, lua.MultRet, nil, false); err != nil {
@@ -27,7 +26,7 @@ func luaXPCall(L *lua.LState) int {
 	handler := L.CheckFunction(2)
 	nargs := max(L.GetTop()-2, 0)
 	if !callable(L, fn) {
-		L.TypeError(1, lua.LTFunction)
+		fn = L.NewClosure(raise, notCallable(fn))
 	}
 	top := L.GetTop()
 	L.Push(fn)
@@ -39,6 +38,16 @@ func luaXPCall(L *lua.LState) int {
 	}
 	L.Insert(lua.LTrue, top+1)
 	return L.GetTop() - top
+}
+
+func notCallable(v lua.LValue) lua.LString {
+	return lua.LString("attempt to call a " + typeName(v) + " value")
+}
+
+// raise raises its upvalue.
+func raise(L *lua.LState) int {
+	L.Error(L.Get(lua.UpvalueIndex(1)), 0)
+	return 0
 }
 
 // caught returns false and the error, which goes on instead if it is none of Lua's.

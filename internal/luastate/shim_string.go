@@ -33,12 +33,12 @@ func shimString(L *lua.LState) {
 }
 
 func stringLen(L *lua.LState) int {
-	L.Push(lua.LNumber(len(L.CheckString(1))))
+	L.Push(lua.LNumber(len(stringArg(L, 1))))
 	return 1
 }
 
 func stringSub(L *lua.LState) int {
-	s := L.CheckString(1)
+	s := stringArg(L, 1)
 	first, last := firstByte(intArg(L, 2), len(s)), lastByte(optInt(L, 3, -1), len(s))
 	if first > last {
 		L.Push(lua.LString(""))
@@ -49,7 +49,7 @@ func stringSub(L *lua.LState) int {
 }
 
 func stringByte(L *lua.LState) int {
-	s := L.CheckString(1)
+	s := stringArg(L, 1)
 	start := optInt(L, 2, 1)
 	first, last := firstByte(start, len(s)), lastByte(optInt(L, 3, start), len(s))
 	if first > last {
@@ -92,7 +92,7 @@ func stringChar(L *lua.LState) int {
 }
 
 func stringRep(L *lua.LState) int {
-	s, n, separator := L.CheckString(1), intArg(L, 2), optString(L, 3, "")
+	s, n, separator := stringArg(L, 1), intArg(L, 2), optString(L, 3, "")
 	unit := len(s) + len(separator)
 	if n <= 0 || unit == 0 {
 		L.Push(lua.LString(""))
@@ -119,7 +119,7 @@ func stringRep(L *lua.LState) int {
 }
 
 func stringReverse(L *lua.LState) int {
-	s := L.CheckString(1)
+	s := stringArg(L, 1)
 	charge(L, len(s), len(s))
 	out := make([]byte, len(s))
 	for i := range len(s) {
@@ -137,7 +137,7 @@ func stringLower(L *lua.LState) int { return mapLetters(L, 'A', 'Z') }
 // UTF-8.
 func mapLetters(L *lua.LState, low, high byte) int {
 	const caseBit = 'a' - 'A'
-	s := L.CheckString(1)
+	s := stringArg(L, 1)
 	chargeWork(L, len(s))
 	same := 0
 	for same < len(s) && (s[same] < low || s[same] > high) {

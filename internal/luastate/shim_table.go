@@ -86,14 +86,11 @@ func tableConcat(L *lua.LState) int {
 	}
 	out := text{L: L}
 	for i := first; i <= last; i++ {
-		switch v := l.get(i).(type) {
-		case lua.LString:
-			out.add(string(v))
-		case lua.LNumber:
-			out.add(v.String())
-		default:
+		value, ok := operandText(l.get(i))
+		if !ok {
 			L.RaiseError("invalid value (at index %d) in table for 'concat'", i)
 		}
+		out.add(value)
 		if i == last {
 			break // before i overflows
 		}

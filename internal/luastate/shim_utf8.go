@@ -102,7 +102,7 @@ func bytePosition(i, length int) int {
 }
 
 func utf8Codepoint(L *lua.LState) int {
-	s := L.CheckString(1)
+	s := stringArg(L, 1)
 	first := bytePosition(optInt(L, 2, 1), len(s))
 	last := bytePosition(optInt(L, 3, first), len(s))
 	if first < 1 {
@@ -129,7 +129,7 @@ func utf8Codepoint(L *lua.LState) int {
 }
 
 func utf8Len(L *lua.LState) int {
-	s := L.CheckString(1)
+	s := stringArg(L, 1)
 	first := bytePosition(optInt(L, 2, 1), len(s))
 	last := bytePosition(optInt(L, 3, -1), len(s))
 	if first < 1 || first > len(s)+1 {
@@ -158,9 +158,9 @@ func isContinuation(s string, i int) bool { return i < len(s) && s[i]&0xC0 == 0x
 
 // utf8Offset is where the n-th character begins, counted from byte i.
 func utf8Offset(L *lua.LState) int {
-	s, n := L.CheckString(1), intArg(L, 2)
+	s, n := stringArg(L, 1), intArg(L, 2)
 	start := 1
-	if n <= 0 {
+	if n < 0 {
 		start = len(s) + 1
 	}
 	i := bytePosition(optInt(L, 3, start), len(s)) - 1
@@ -206,7 +206,7 @@ func nthCharacter(s string, n, i int) (int, bool) {
 }
 
 func utf8Codes(L *lua.LState) int {
-	s, lax := L.CheckString(1), lua.LVAsBool(L.Get(2))
+	s, lax := stringArg(L, 1), lua.LVAsBool(L.Get(2))
 	if isContinuation(s, 0) {
 		L.ArgError(1, "invalid UTF-8 code")
 	}
@@ -217,7 +217,7 @@ func utf8Codes(L *lua.LState) int {
 }
 
 func utf8CodesNext(L *lua.LState, lax bool) int {
-	s, i := L.CheckString(1), intArg(L, 2)
+	s, i := stringArg(L, 1), intArg(L, 2)
 	if i < 0 || i > len(s) {
 		L.ArgError(2, "position out of bounds")
 	}

@@ -15,9 +15,9 @@ func luaWarn(L *lua.LState) int {
 	message := text{L: L}
 	message.add("Lua warning: ")
 	for i := 1; i <= max(L.GetTop(), 1); i++ {
-		message.add(L.CheckString(i))
+		message.add(stringArg(L, i))
 	}
-	if first := L.CheckString(1); L.GetTop() == 1 && strings.HasPrefix(first, "@") {
+	if first := stringArg(L, 1); L.GetTop() == 1 && strings.HasPrefix(first, "@") {
 		switch first {
 		case "@on":
 			L.G.Registry.RawSetString(warnKey, lua.LTrue)
