@@ -27,6 +27,7 @@
 //     integers do not wrap around, and there is no -0.
 //   - A text that is used as a number is read as Go reads it: "010" + 0 is 8, "0b11" + 0 is 3. tonumber and
 //     the functions of the library read it as Lua 5.4 does.
+//   - == asks __eq only where both sides have the same one, and a division by zero is no error for whole numbers either.
 //   - There are no finalizers (__gc), no __close, and weak tables (__mode) hold what is in them.
 //     Operators on bits and // have no metamethods either, since they do not exist.
 //   - A function of "..." that does not use it has it in a local table called arg.

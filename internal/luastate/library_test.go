@@ -35,6 +35,8 @@ func TestPatterns(t *testing.T) { check54(t, "pattern.lua") }
 
 func TestStrings(t *testing.T) { check54(t, "string.lua") }
 
+func TestLanguage(t *testing.T) { check54(t, "language.lua") }
+
 func TestLibrary(t *testing.T) { check54(t, "library.lua") }
 
 func TestReadInPieces(t *testing.T) {

@@ -15,6 +15,8 @@ import (
 //	a .. b .. c     concat(a, b, c)
 //	t[k] = v        t[checkedKey(k)] = v
 //
+// And it mends what would be compiled wrongly: see simultaneous.
+//
 // A program cannot get at the functions, nor put others in their place: they are constants of the compiled
 // program. The syntax tree knows no such constants, so texts stand for them until it is compiled.
 type rewriter struct {
@@ -52,12 +54,13 @@ func (r *rewriter) patch(proto *lua.FunctionProto) {
 }
 
 func (r *rewriter) block(stmts []ast.Stmt) {
-	for _, stmt := range stmts {
-		r.stmt(stmt)
+	for i, stmt := range stmts {
+		stmts[i] = r.stmt(stmt)
 	}
 }
 
-func (r *rewriter) stmt(stmt ast.Stmt) {
+// stmt rewrites what is in a statement and returns what is to stand in its place.
+func (r *rewriter) stmt(stmt ast.Stmt) ast.Stmt {
 	switch s := stmt.(type) {
 	case *ast.AssignStmt:
 		r.exprs(s.Lhs)
@@ -67,6 +70,7 @@ func (r *rewriter) stmt(stmt ast.Stmt) {
 				field.Key = callOf(r.key, field.Key, field.Key)
 			}
 		}
+		return simultaneous(s)
 	case *ast.LocalAssignStmt:
 		r.exprs(s.Exprs)
 	case *ast.FuncCallStmt:
@@ -94,6 +98,7 @@ func (r *rewriter) stmt(stmt ast.Stmt) {
 	case *ast.ReturnStmt:
 		r.exprs(s.Exprs)
 	}
+	return stmt
 }
 
 func (r *rewriter) exprs(exprs []ast.Expr) {

@@ -67,7 +67,9 @@ func (p *programs) stmt() string {
 	}
 	p.depth++
 	defer func() { p.depth-- }()
-	switch p.IntN(12) {
+	switch p.IntN(13) {
+	case 11:
+		return "say((function(a, b) b = " + p.expr() + " " + p.stmt() + " a = " + p.expr() + " return a .. show(b) end)(" + p.expr() + ", " + p.expr() + "))"
 	case 0, 1:
 		return "t[" + p.key() + "] = " + p.expr()
 	case 2:
