@@ -27,6 +27,7 @@ var needed = []struct{ program, pkg string }{
 	{"/usr/sbin/danted", "dante-server"},
 	{"/usr/bin/microsocks", "microsocks"},
 	{"/usr/sbin/unbound", "unbound"},
+	{"/usr/bin/lua5.4", "lua5.4"},
 }
 
 // install installs the packages that are missing.
