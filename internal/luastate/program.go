@@ -51,10 +51,12 @@ func compile(name string, source []byte) (proto *lua.FunctionProto, err error) {
 		return nil, syntaxError(name, source, err)
 	}
 	rewriter := newRewriter(source)
-	rewriter.block(chunk)
+	rewriter.chunk(chunk)
 	proto, err = lua.Compile(chunk, name)
 	if err != nil {
-		return nil, syntaxError(name, source, err)
+		failed := syntaxError(name, source, err)
+		failed.Reason = rewriter.jumps.unmark(failed.Reason)
+		return nil, failed
 	}
 	rewriter.patch(proto)
 	return proto, nil

@@ -15,12 +15,13 @@ import (
 //	a .. b .. c     concat(a, b, c)
 //	t[k] = v        t[checkedKey(k)] = v
 //
-// And it mends what would be compiled wrongly: see simultaneous.
+// And it mends what would be compiled wrongly: see simultaneous and jumps.
 //
 // A program cannot get at the functions, nor put others in their place: they are constants of the compiled
 // program. The syntax tree knows no such constants, so texts stand for them until it is compiled.
 type rewriter struct {
 	concat, key string
+	jumps       jumps
 }
 
 // newRewriter chooses texts that are not in the source.
@@ -38,8 +39,14 @@ var (
 	keyFunction    = &lua.LFunction{IsG: true, GFunction: luaCheckedKey}
 )
 
-// patch puts the functions in the place of the texts.
+// chunk rewrites a whole program.
+func (r *rewriter) chunk(stmts []ast.Stmt) {
+	r.jumps.function(0, func() { r.block(stmts) })
+}
+
+// patch puts the functions in the place of the texts, and mends the jumps.
 func (r *rewriter) patch(proto *lua.FunctionProto) {
+	r.jumps.patch(proto)
 	for i, constant := range proto.Constants {
 		switch constant {
 		case lua.LString(r.concat):
@@ -54,9 +61,32 @@ func (r *rewriter) patch(proto *lua.FunctionProto) {
 }
 
 func (r *rewriter) block(stmts []ast.Stmt) {
+	end := len(stmts) // but for labels
+	for end > 0 && isLabel(stmts[end-1]) {
+		end--
+	}
+	r.stmts(stmts, end)
+}
+
+// stmts rewrites statements, at whose end the block ends too.
+func (r *rewriter) stmts(stmts []ast.Stmt, end int) {
 	for i, stmt := range stmts {
+		if label, ok := stmt.(*ast.LabelStmt); ok {
+			r.jumps.label(label.Name, i >= end)
+			continue
+		}
 		stmts[i] = r.stmt(stmt)
 	}
+}
+
+func isLabel(stmt ast.Stmt) bool {
+	_, ok := stmt.(*ast.LabelStmt)
+	return ok
+}
+
+// inner rewrites a block within another.
+func (r *rewriter) inner(stmts []ast.Stmt) {
+	r.jumps.block(0, func() { r.block(stmts) })
 }
 
 // stmt rewrites what is in a statement and returns what is to stand in its place.
@@ -73,32 +103,54 @@ func (r *rewriter) stmt(stmt ast.Stmt) ast.Stmt {
 		return simultaneous(s)
 	case *ast.LocalAssignStmt:
 		r.exprs(s.Exprs)
+		r.jumps.declare(len(s.Names))
 	case *ast.FuncCallStmt:
 		s.Expr = r.expr(s.Expr)
 	case *ast.DoBlockStmt:
-		r.block(s.Stmts)
+		r.inner(s.Stmts)
 	case *ast.WhileStmt:
 		s.Condition = r.expr(s.Condition)
-		r.block(s.Stmts)
+		return r.jumps.loop(s, 0, func() { r.block(s.Stmts) })
 	case *ast.RepeatStmt:
-		r.block(s.Stmts)
-		s.Condition = r.expr(s.Condition)
+		return r.jumps.loop(s, 0, func() {
+			r.stmts(s.Stmts, len(s.Stmts)) // the condition belongs to the block
+			s.Condition = r.expr(s.Condition)
+		})
 	case *ast.IfStmt:
 		s.Condition = r.expr(s.Condition)
-		r.block(s.Then)
-		r.block(s.Else)
+		r.inner(s.Then)
+		r.inner(s.Else)
 	case *ast.NumberForStmt:
 		s.Init, s.Limit, s.Step = r.expr(s.Init), r.expr(s.Limit), r.expr(s.Step)
-		r.block(s.Stmts)
+		return r.jumps.loop(s, loopVariables+1, func() { r.block(s.Stmts) })
 	case *ast.GenericForStmt:
 		r.exprs(s.Exprs)
-		r.block(s.Stmts)
+		return r.jumps.loop(s, loopVariables+len(s.Names), func() { r.block(s.Stmts) })
 	case *ast.FuncDefStmt:
-		r.expr(s.Func)
+		r.function(s.Func, s.Name.Func == nil)
 	case *ast.ReturnStmt:
 		r.exprs(s.Exprs)
+	case *ast.GotoStmt:
+		r.jumps.jump(s)
+	case *ast.BreakStmt:
+		return r.jumps.leave(s)
 	}
 	return stmt
+}
+
+// loopVariables are those that a for loop has for itself.
+const loopVariables = 3
+
+// function rewrites the body of a function; a method has the parameter self.
+func (r *rewriter) function(e *ast.FunctionExpr, isMethod bool) {
+	parameters := len(e.ParList.Names)
+	if isMethod {
+		parameters++
+	}
+	if e.ParList.HasVargs {
+		parameters++ // arg
+	}
+	r.jumps.function(parameters, func() { r.block(e.Stmts) })
 }
 
 func (r *rewriter) exprs(exprs []ast.Expr) {
@@ -137,7 +189,7 @@ func (r *rewriter) expr(expr ast.Expr) ast.Expr {
 	case *ast.UnaryLenOpExpr:
 		e.Expr = r.expr(e.Expr)
 	case *ast.FunctionExpr:
-		r.block(e.Stmts)
+		r.function(e, false)
 	}
 	return expr
 }
