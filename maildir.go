@@ -32,7 +32,7 @@ import (
 // once they are 36 hours old.
 //
 // All deliveries of a [Runtime] that are under way on one file system, be they the recipients of one message or
-// calls of Deliver, wait for the disk together where the system can do that (Linux since 5.8 on ext4, XFS,
+// calls of Deliver, wait for the disk together where the system can do that (Linux since 5.17 on ext4, XFS,
 // Btrfs and tmpfs). No more than 64 are in system calls at a time and 256 have files open; the others wait for their
 // turn. A context that ends takes a delivery back, Unsent and without a trace, until its copy has its name in new.
 //

@@ -258,7 +258,7 @@ func (v *delivery) fill(message io.Reader) error {
 	}
 	v.id = identify(info)
 	if !v.to.NoSync && v.id != (identity{}) {
-		v.member = v.drop.groups.join(v.id.device, v.inbox.volume)
+		v.member = v.drop.groups.join(v.id.device, func() (volume, error) { return v.inbox.volume(v.id.device) })
 	}
 	mode := v.to.FileMode
 	if mode != nil {

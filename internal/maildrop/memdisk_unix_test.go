@@ -288,7 +288,7 @@ func (d memDirectory) link(f file, name string) error {
 	return d.disk.do("link", filepath.Join(d.path, name), func() error { return memTree(d).add(name, f.(*memFile).node) })
 }
 
-func (d memDirectory) volume() (volume, error) {
+func (d memDirectory) volume(uint64) (volume, error) {
 	if !d.disk.volumes {
 		return nil, errors.ErrUnsupported
 	}
