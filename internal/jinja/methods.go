@@ -21,9 +21,9 @@ var methods = map[string]method{
 	"upper":      onString(upper),
 	"title":      onString(title),
 	"capitalize": onString(capitalize),
-	"strip":      stripMethod(strings.TrimSpace, strings.Trim),
-	"lstrip":     stripMethod(trimLeft, strings.TrimLeft),
-	"rstrip":     stripMethod(trimRight, strings.TrimRight),
+	"strip":      stripMethod(strings.TrimSpace, strings.TrimFunc),
+	"lstrip":     stripMethod(trimLeft, strings.TrimLeftFunc),
+	"rstrip":     stripMethod(trimRight, strings.TrimRightFunc),
 	"replace":    {arity: arity{2, 3}, on: kindString, call: replaceMethod},
 	"split":      {arity: arity{0, 2}, on: kindString, call: splitFilter},
 	"join":       {arity: arity{1, 1}, on: kindString, call: joinMethod},
@@ -56,7 +56,7 @@ func getMethod(c call, v value) (value, error) {
 	return value{kind: kindNone}, nil
 }
 
-func stripMethod(space func(string) string, set func(s, cutset string) string) method {
+func stripMethod(space func(string) string, cut func(s string, of func(rune) bool) string) method {
 	return method{arity: arity{0, 1}, on: kindString, call: func(c call, v value) (value, error) {
 		if err := c.run.spend(c.at, len(v.str)); err != nil {
 			return value{}, err
@@ -64,8 +64,11 @@ func stripMethod(space func(string) string, set func(s, cutset string) string) m
 		if !c.has(0) {
 			return stringValue(space(v.str)).hollowIf(v.hollow), nil
 		}
-		cutset, err := c.str(0)
-		return stringValue(set(v.str, cutset)).hollowIf(c.hollow(v)), err
+		set, err := c.str(0)
+		if err != nil {
+			return value{}, err
+		}
+		return stringValue(cut(v.str, oneOf(set))).hollowIf(c.hollow(v)), c.run.spend(c.at, len(set))
 	}}
 }
 
