@@ -299,6 +299,9 @@ func TestThreads(t *testing.T) {
 			},
 		}
 		d := Drop{Threads: 3, Open: 10, disk: disk}
+		if _, err := d.Store(t.Context(), Maildir{Root: root, Rel: "u"}, text("x")); err != nil { // the root is known then
+			t.Fatal(err)
+		}
 		var wait sync.WaitGroup
 		for range 100 {
 			wait.Go(func() {
@@ -312,7 +315,7 @@ func TestThreads(t *testing.T) {
 			t.Errorf("%d at a time, %d open at a time; %d and %d are left", most.Load(), mostOpen.Load(), busy.Load(), open.Load())
 		}
 	})
-	if got := len(files(t, filepath.Join(dir, "new"))); got != 100 {
+	if got := len(files(t, filepath.Join(dir, "new"))); got != 101 {
 		t.Errorf("%d delivered", got)
 	}
 }
@@ -398,8 +401,13 @@ func TestManyDropsOneMaildir(t *testing.T) {
 		t.Errorf("%d delivered", got)
 	}
 	for i := range drops {
-		if len(drops[i].groups.byDevice) != 0 || len(drops[i].slots.free) != 0 || len(drops[i].opened) != 0 {
+		if len(drops[i].groups.byDevice) != 0 || len(drops[i].looking.free) != 0 {
 			t.Errorf("left open: %v", drops[i].groups.byDevice)
+		}
+		for _, l := range drops[i].lanes.byDevice {
+			if len(l.slots.free) != 0 || len(l.opened) != 0 {
+				t.Errorf("%d in system calls, %d open", len(l.slots.free), len(l.opened))
+			}
 		}
 	}
 }
