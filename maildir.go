@@ -33,8 +33,9 @@ import (
 //
 // All deliveries of a [Runtime] that are under way on one file system, be they the recipients of one message or
 // calls of Deliver, wait for the disk together where the system can do that (Linux since 5.17 on ext4, XFS,
-// Btrfs and tmpfs). On each file system no more than 64 are in system calls at a time and 256 have files open; the others
-// wait for their turn, and one that is slow or does not answer holds up none but its own. A context that ends takes a delivery back, Unsent and without a trace, until its copy has its name in new.
+// Btrfs and tmpfs). On each file system no more than 64 are in system calls at a time and 256 have files open; the
+// others wait for their turn. One that is slow or does not answer holds up none but its own deliveries. A context
+// that ends takes a delivery back, Unsent and without a trace, until its copy has its name in new.
 //
 // A failure of the disk is the recipient's own: Transient, to be tried again after a minute, with 4.3.1 for a full disk,
 // 4.2.2 for a full quota, 4.3.2 where the disk is read-only or the process has too many files open, 4.3.5 for missing
