@@ -1,7 +1,7 @@
 package delivery
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -86,8 +86,8 @@ import (
 // recipient's own address that makes it so, else with 451 4.3.5, to be tried again after a minute. All else is
 // kept, be it a look-alike of a slash or a dot, a mark of text direction, or text in the form of a template.
 //
-// With unsafe_values = "encode" no value is refused, except for a missing one. Different values make
-// different names:
+// With unsafe_values = "encode" no value is refused, except for a missing one, and for a long one where the template's
+// own text and other values leave it less than 66 bytes of a name. Different values make different names:
 //
 //	%XX     a byte, in hexadecimal, of a slash, of a control character, of what is not UTF-8, of a dot that
 //	        begins the name, and of every "%"
@@ -320,16 +320,16 @@ func headed(headers string, body Body) func() (io.ReadCloser, error) {
 		if err != nil {
 			return nil, err
 		}
-		var first [1]byte
-		n, err := io.ReadFull(r, first[:])
+		content := bufio.NewReader(r)
+		first, err := content.Peek(1)
 		if err != nil && err != io.EOF {
 			return nil, errors.Join(err, r.Close())
 		}
 		front := headers
-		if first[0] == ' ' || first[0] == '\t' {
+		if len(first) > 0 && (first[0] == ' ' || first[0] == '\t') {
 			front += "\r\n"
 		}
-		return &headedReader{io.MultiReader(strings.NewReader(front), bytes.NewReader(first[:n]), r), r}, nil
+		return &headedReader{io.MultiReader(strings.NewReader(front), content), r}, nil
 	}
 }
 

@@ -347,6 +347,24 @@ type failsAtOnce struct{}
 func (failsAtOnce) Size() int64                  { return 100 }
 func (failsAtOnce) Open() (io.ReadCloser, error) { return io.NopCloser(failing{}), nil }
 
+// TestDeliveryHeadersOfABodyWithoutEnd: a body whose reader comes to nothing, not even an end, fails.
+func TestDeliveryHeadersOfABodyWithoutEnd(t *testing.T) {
+	root := t.TempDir()
+	p := protocolOf(t, newRuntime(t), `{"protocol": {"maildir_path": `+mustJSON(root)+`, "add_return_path": true}}`)
+	msg := messageTo("alice@example.com")
+	msg.Body = idle{}
+	if r := p.Deliver(t.Context(), msg).Results[0]; r.Status != Transient || !errors.Is(r.Err, io.ErrNoProgress) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// idle is a body that yields neither content nor its end.
+type idle struct{}
+
+func (idle) Size() int64                  { return 100 }
+func (idle) Open() (io.ReadCloser, error) { return io.NopCloser(idle{}), nil }
+func (idle) Read([]byte) (int, error)     { return 0, nil }
+
 func TestMaildirModes(t *testing.T) {
 	defer umask(umask(0o077))
 	root := filepath.Join(t.TempDir(), "a", "b")
