@@ -115,18 +115,24 @@ func affixMethod(has func(s, affix string) bool) method {
 		choices := c.args[0]
 		if choices.kind != kindList {
 			affix, err := c.str(0)
-			return boolValue(has(v.str, affix)), err
+			if err != nil {
+				return value{}, err
+			}
+			return boolValue(has(v.str, affix)), c.run.spend(c.at, min(len(v.str), len(affix)))
 		}
 		for i := range choices.length() {
 			affix := choices.item(i)
 			if affix.kind != kindString {
 				return value{}, c.fail("the list has to hold strings, not %s", describe(affix))
 			}
+			if err := c.run.spend(c.at, 1+min(len(v.str), len(affix.str))); err != nil {
+				return value{}, err
+			}
 			if has(v.str, affix.str) {
 				return boolValue(true), nil
 			}
 		}
-		return boolValue(false), c.run.spend(c.at, choices.length())
+		return boolValue(false), nil
 	}}
 }
 

@@ -22,6 +22,8 @@ func TestWorkIsBounded(t *testing.T) {
 		{"the last character", "{% for a in list %}{% for b in list[:100] %}{% if long[-1] == 'x' %}{% endif %}{% endfor %}{% endfor %}", false},
 		{"last", "{% for a in list %}{% for b in list[:100] %}{% if long|last == 'x' %}{% endif %}{% endfor %}{% endfor %}", false},
 		{"length", "{% for a in list %}{% for b in list[:100] %}{% if long|length == 1 %}{% endif %}{% endfor %}{% endfor %}", false},
+		{"startswith", "{% for a in list %}{% for b in list[:100] %}{% if long.startswith(long) %}{% endif %}{% endfor %}{% endfor %}", false},
+		{"endswith one of", "{% for a in list %}{% for b in list[:100] %}{% if long.endswith([set, long]) %}{% endif %}{% endfor %}{% endfor %}", false},
 		{"a slice of nothing", "{% for a in list %}{% for b in list[:100] %}{% if long[5:5] %}{% endif %}{% endfor %}{% endfor %}", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
