@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -186,6 +187,16 @@ func TestPathsThatOthersMakeImpossible(t *testing.T) {
 		{template: "/{{ meta.folder }}/x", meta: map[string]any{"folder": ""}, says: "empty"},
 		{template: "/{{ meta.n }}", meta: map[string]any{"n": 3.0}, ok: "3"},
 		{template: "/{{ meta.n }}", meta: map[string]any{"n": 1.5}, ok: "1.5"},
+		{template: "/{{ meta.n }}", meta: map[string]any{"n": uint16(3)}, ok: "3"},
+		{template: "/{{ meta.n }}", meta: map[string]any{"n": time.Month(7)}, ok: "7"},
+		{template: "/{{ meta.n }}", meta: map[string]any{"n": float32(0.5)}, ok: "0.5"},
+		{template: "/{{ meta.n % 2 }}", meta: map[string]any{"n": json.Number("9007199254740993")}, ok: "1"},
+		{template: "/{{ meta.n }}", meta: map[string]any{"n": json.Number("1.5")}, ok: "1.5"},
+		{template: "/{{ meta.l[1] }}", meta: map[string]any{"l": []string{"a", "b"}}, ok: "b"},
+		{template: "/{{ meta.m.k }}", meta: map[string]any{"m": map[string]string{"k": "v"}}, ok: "v"},
+		{template: "/{{ meta.b }}", meta: map[string]any{"b": []byte("bytes")}, ok: "bytes"},
+		{template: "/{{ meta.b }}", meta: map[string]any{"b": []byte("a/b")}, says: "separator"},
+		{template: "/{{ meta.b }}", meta: map[string]any{"b": struct{}{}}, says: "cannot print"},
 		{template: "/{{ meta.a.b }}", says: ""},
 		{template: "/{{ none }}/z", says: "missing"},
 		{template: "/{{ none ~ 'x' }}", says: "missing"},
