@@ -356,7 +356,15 @@ func (i memInfo) Name() string       { return i.name }
 func (i memInfo) Size() int64        { return int64(len(i.node.content)) }
 func (i memInfo) ModTime() time.Time { return time.Time{} }
 func (i memInfo) IsDir() bool        { return i.node.entries != nil }
-func (i memInfo) Sys() any           { return &syscall.Stat_t{Dev: i.node.device, Ino: i.node.inode} }
+
+func (i memInfo) Sys() any {
+	st := &syscall.Stat_t{Ino: i.node.inode}
+	setNumber(&st.Dev, i.node.device)
+	return st
+}
+
+// setNumber sets a field whose type is not the same in all systems.
+func setNumber[T int32 | uint32 | uint64](field *T, n uint64) { *field = T(n) }
 
 func (i memInfo) Mode() fs.FileMode {
 	if i.IsDir() {
