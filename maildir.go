@@ -1,7 +1,7 @@
 package delivery
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -32,9 +32,10 @@ import (
 // once they are 36 hours old.
 //
 // All deliveries of a [Runtime] that are under way on one file system, be they the recipients of one message or
-// calls of Deliver, wait for the disk together where the system can do that (Linux since 5.8 on ext4, XFS,
-// Btrfs and tmpfs). No more than 64 are in system calls at a time and 256 have files open; the others wait for their
-// turn. A context that ends takes a delivery back, Unsent and without a trace, until its copy has its name in new.
+// calls of Deliver, wait for the disk together where the system can do that (Linux since 5.17 on ext4, XFS,
+// Btrfs and tmpfs). On each file system no more than 64 are in system calls at a time and 256 have files open; the
+// others wait for their turn. One that is slow or does not answer holds up none but its own deliveries. A context
+// that ends takes a delivery back, Unsent and without a trace, until its copy has its name in new.
 //
 // A failure of the disk is the recipient's own: Transient, to be tried again after a minute, with 4.3.1 for a full disk,
 // 4.2.2 for a full quota, 4.3.2 where the disk is read-only or the process has too many files open, 4.3.5 for missing
@@ -85,8 +86,8 @@ import (
 // recipient's own address that makes it so, else with 451 4.3.5, to be tried again after a minute. All else is
 // kept, be it a look-alike of a slash or a dot, a mark of text direction, or text in the form of a template.
 //
-// With unsafe_values = "encode" no value is refused, except for a missing one. Different values make
-// different names:
+// With unsafe_values = "encode" no value is refused, except for a missing one, and for a long one where the template's
+// own text and other values leave it less than 66 bytes of a name. Different values make different names:
 //
 //	%XX     a byte, in hexadecimal, of a slash, of a control character, of what is not UTF-8, of a dot that
 //	        begins the name, and of every "%"
@@ -319,16 +320,16 @@ func headed(headers string, body Body) func() (io.ReadCloser, error) {
 		if err != nil {
 			return nil, err
 		}
-		var first [1]byte
-		n, err := io.ReadFull(r, first[:])
+		content := bufio.NewReader(r)
+		first, err := content.Peek(1)
 		if err != nil && err != io.EOF {
 			return nil, errors.Join(err, r.Close())
 		}
 		front := headers
-		if first[0] == ' ' || first[0] == '\t' {
+		if len(first) > 0 && (first[0] == ' ' || first[0] == '\t') {
 			front += "\r\n"
 		}
-		return &headedReader{io.MultiReader(strings.NewReader(front), bytes.NewReader(first[:n]), r), r}, nil
+		return &headedReader{io.MultiReader(strings.NewReader(front), content), r}, nil
 	}
 }
 

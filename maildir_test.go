@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -186,6 +187,16 @@ func TestPathsThatOthersMakeImpossible(t *testing.T) {
 		{template: "/{{ meta.folder }}/x", meta: map[string]any{"folder": ""}, says: "empty"},
 		{template: "/{{ meta.n }}", meta: map[string]any{"n": 3.0}, ok: "3"},
 		{template: "/{{ meta.n }}", meta: map[string]any{"n": 1.5}, ok: "1.5"},
+		{template: "/{{ meta.n }}", meta: map[string]any{"n": uint16(3)}, ok: "3"},
+		{template: "/{{ meta.n }}", meta: map[string]any{"n": time.Month(7)}, ok: "7"},
+		{template: "/{{ meta.n }}", meta: map[string]any{"n": float32(0.5)}, ok: "0.5"},
+		{template: "/{{ meta.n % 2 }}", meta: map[string]any{"n": json.Number("9007199254740993")}, ok: "1"},
+		{template: "/{{ meta.n }}", meta: map[string]any{"n": json.Number("1.5")}, ok: "1.5"},
+		{template: "/{{ meta.l[1] }}", meta: map[string]any{"l": []string{"a", "b"}}, ok: "b"},
+		{template: "/{{ meta.m.k }}", meta: map[string]any{"m": map[string]string{"k": "v"}}, ok: "v"},
+		{template: "/{{ meta.b }}", meta: map[string]any{"b": []byte("bytes")}, ok: "bytes"},
+		{template: "/{{ meta.b }}", meta: map[string]any{"b": []byte("a/b")}, says: "separator"},
+		{template: "/{{ meta.b }}", meta: map[string]any{"b": struct{}{}}, says: "cannot print"},
 		{template: "/{{ meta.a.b }}", says: ""},
 		{template: "/{{ none }}/z", says: "missing"},
 		{template: "/{{ none ~ 'x' }}", says: "missing"},
@@ -346,6 +357,24 @@ type failsAtOnce struct{}
 
 func (failsAtOnce) Size() int64                  { return 100 }
 func (failsAtOnce) Open() (io.ReadCloser, error) { return io.NopCloser(failing{}), nil }
+
+// TestDeliveryHeadersOfABodyWithoutEnd: a body whose reader comes to nothing, not even an end, fails.
+func TestDeliveryHeadersOfABodyWithoutEnd(t *testing.T) {
+	root := t.TempDir()
+	p := protocolOf(t, newRuntime(t), `{"protocol": {"maildir_path": `+mustJSON(root)+`, "add_return_path": true}}`)
+	msg := messageTo("alice@example.com")
+	msg.Body = idle{}
+	if r := p.Deliver(t.Context(), msg).Results[0]; r.Status != Transient || !errors.Is(r.Err, io.ErrNoProgress) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// idle is a body that yields neither content nor its end.
+type idle struct{}
+
+func (idle) Size() int64                  { return 100 }
+func (idle) Open() (io.ReadCloser, error) { return io.NopCloser(idle{}), nil }
+func (idle) Read([]byte) (int, error)     { return 0, nil }
 
 func TestMaildirModes(t *testing.T) {
 	defer umask(umask(0o077))

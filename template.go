@@ -3,11 +3,13 @@ package delivery
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -398,7 +400,8 @@ func orNil(s string) any {
 }
 
 // templateValue gives metadata the types that templates know. Numbers from JSON and from Lua are
-// floating-point; a whole one is an integer to the person who wrote it.
+// floating-point; a whole one is an integer to the person who wrote it. What else a host may have put there means
+// what it means to Lua.
 func templateValue(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -418,9 +421,50 @@ func templateValue(v any) any {
 			return int64(v)
 		}
 		return v
-	case int:
-		return int64(v)
-	default:
+	case nil, bool, string, int64:
 		return v
+	case []byte:
+		return string(v)
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		if f, err := v.Float64(); err == nil {
+			return templateValue(f)
+		}
+		return v.String()
+	default:
+		return otherValue(reflect.ValueOf(v))
 	}
+}
+
+// otherValue is templateValue of types that are like those.
+func otherValue(v reflect.Value) any {
+	switch {
+	case v.Kind() == reflect.Bool:
+		return v.Bool()
+	case v.Kind() == reflect.String:
+		return v.String()
+	case v.CanInt():
+		return v.Int()
+	case v.CanUint() && v.Uint() <= math.MaxInt64:
+		return int64(v.Uint())
+	case v.CanUint():
+		return float64(v.Uint())
+	case v.CanFloat():
+		return templateValue(v.Float())
+	case v.Kind() == reflect.Slice, v.Kind() == reflect.Array:
+		list := make([]any, v.Len())
+		for i := range list {
+			list[i] = templateValue(v.Index(i).Interface())
+		}
+		return list
+	case v.Kind() == reflect.Map && v.Type().Key().Kind() == reflect.String:
+		m := make(map[string]any, v.Len())
+		for entries := v.MapRange(); entries.Next(); {
+			m[entries.Key().String()] = templateValue(entries.Value().Interface())
+		}
+		return m
+	}
+	return v.Interface() // no template can handle it, and none prints it
 }

@@ -1,7 +1,5 @@
 package jinja
 
-import "slices"
-
 // node is a statement of the template.
 type node interface{}
 
@@ -168,13 +166,26 @@ func getKey(e *callExpr) (string, bool) {
 
 // namesOf returns the variables that an expression uses, each once, in order.
 func namesOf(e expr) []string {
-	var names []string
-	collect(e, func(name string) {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	})
-	return names
+	var names nameSet
+	collect(e, names.add)
+	return names.list
+}
+
+// nameSet is names, each once, in the order in which they came.
+type nameSet struct {
+	list []string
+	has  map[string]bool
+}
+
+func (s *nameSet) add(name string) {
+	if s.has[name] {
+		return
+	}
+	if s.has == nil {
+		s.has = make(map[string]bool)
+	}
+	s.has[name] = true
+	s.list = append(s.list, name)
 }
 
 func collect(e expr, add func(string)) {

@@ -114,7 +114,7 @@ func (e *indexExpr) of(r *run, base value) (value, error) {
 			return value{}, r.fail(e.at, "cannot index with a boolean")
 		}
 		if n, ok := wholeNumber(key); ok {
-			return base.at(n), nil
+			return base.at(n), r.count(e.at, base)
 		}
 	}
 	return undefinedValue, nil
@@ -137,6 +137,9 @@ func (e *sliceExpr) eval(r *run) (value, error) {
 	case kindUndefined, kindNone:
 		return listValue(nil).hollowIf(true), nil
 	case kindString, kindList:
+		if err := r.count(e.at, base); err != nil {
+			return value{}, err
+		}
 		v := base.slice(start, stop)
 		return v, r.spend(e.at, v.size())
 	}

@@ -256,8 +256,13 @@ func TestBigTemplates(t *testing.T) {
 	for i := 0; distinct.Len() < maxSource-20; i++ {
 		fmt.Fprintf(&distinct, "{{meta.a%d}}", i)
 	}
+	var chain strings.Builder // every variable is made from all that came before
+	chain.WriteString("{% set x = 1 %}")
+	for i := 0; chain.Len() < maxSource-40; i++ {
+		fmt.Fprintf(&chain, "{%%set x=x~meta.a%d%%}", i)
+	}
 	for _, source := range []string{
-		fill("{{ 1", "+1", " }}"), fill("{{ n", "~n", " }}"), fill("{{ n", " or n", " }}"), fill("{{ [", "n,", "] }}"),
+		chain.String(), fill("{{ 1", "+1", " }}"), fill("{{ n", "~n", " }}"), fill("{{ n", " or n", " }}"), fill("{{ [", "n,", "] }}"),
 		fill("{{ {", "'a':n,", "} }}"), fill("{{ 1", " if n", " }}"), fill("{{ n ", "'a'", " }}"), fill("{{ ", "'a'", " }}"),
 		fill("{% if n == 1 %}", "{% elif n %}", "{% endif %}"), fill("", "{% if n %}{% endif %}", ""), fill("", "{{n}}", ""),
 		fill("", "{##}", ""), fill("", "{% raw %}", ""), fill("", "{% raw %}{% endraw %}", ""), fill("", "{", ""),

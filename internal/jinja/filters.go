@@ -68,7 +68,17 @@ func trimFilter(c call, v value) (value, error) {
 	if err != nil {
 		return value{}, err
 	}
-	return stringValue(strings.Trim(s, set)).hollowIf(c.hollow(v)), nil
+	return stringValue(strings.TrimFunc(s, oneOf(set))).hollowIf(c.hollow(v)), nil
+}
+
+// oneOf tells whether a character is one of a set, however large that is: strings.Trim would search it for every
+// character.
+func oneOf(set string) func(rune) bool {
+	members := make(map[rune]bool)
+	for _, r := range set {
+		members[r] = true
+	}
+	return func(r rune) bool { return members[r] }
 }
 
 func trimLeft(s string) string  { return strings.TrimLeftFunc(s, unicode.IsSpace) }
@@ -119,7 +129,7 @@ func firstFilter(c call, v value) (value, error) {
 
 func lastFilter(c call, v value) (value, error) {
 	if v.kind == kindString || v.kind == kindList {
-		return v.at(-1), nil
+		return v.at(-1), c.run.count(c.at, v)
 	}
 	return value{}, c.fail("%s has no last item", describe(v))
 }
@@ -129,7 +139,7 @@ func lengthFilter(c call, v value) (value, error) {
 	if n < 0 {
 		return value{}, c.fail("%s has no length", describe(v))
 	}
-	return intValue(int64(n)), nil
+	return intValue(int64(n)), c.run.count(c.at, v)
 }
 
 func reverseFilter(c call, v value) (value, error) {

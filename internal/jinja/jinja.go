@@ -110,7 +110,7 @@ func Compile(source string, names []string) (*Template, error) {
 		return nil, err
 	}
 	t := &Template{
-		names:  p.uses,
+		names:  p.uses.list,
 		prefix: leadingText(nodes),
 		slots:  p.slots,
 		loops:  p.loops,

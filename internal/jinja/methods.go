@@ -21,9 +21,9 @@ var methods = map[string]method{
 	"upper":      onString(upper),
 	"title":      onString(title),
 	"capitalize": onString(capitalize),
-	"strip":      stripMethod(strings.TrimSpace, strings.Trim),
-	"lstrip":     stripMethod(trimLeft, strings.TrimLeft),
-	"rstrip":     stripMethod(trimRight, strings.TrimRight),
+	"strip":      stripMethod(strings.TrimSpace, strings.TrimFunc),
+	"lstrip":     stripMethod(trimLeft, strings.TrimLeftFunc),
+	"rstrip":     stripMethod(trimRight, strings.TrimRightFunc),
 	"replace":    {arity: arity{2, 3}, on: kindString, call: replaceMethod},
 	"split":      {arity: arity{0, 2}, on: kindString, call: splitFilter},
 	"join":       {arity: arity{1, 1}, on: kindString, call: joinMethod},
@@ -56,7 +56,7 @@ func getMethod(c call, v value) (value, error) {
 	return value{kind: kindNone}, nil
 }
 
-func stripMethod(space func(string) string, set func(s, cutset string) string) method {
+func stripMethod(space func(string) string, cut func(s string, of func(rune) bool) string) method {
 	return method{arity: arity{0, 1}, on: kindString, call: func(c call, v value) (value, error) {
 		if err := c.run.spend(c.at, len(v.str)); err != nil {
 			return value{}, err
@@ -64,8 +64,11 @@ func stripMethod(space func(string) string, set func(s, cutset string) string) m
 		if !c.has(0) {
 			return stringValue(space(v.str)).hollowIf(v.hollow), nil
 		}
-		cutset, err := c.str(0)
-		return stringValue(set(v.str, cutset)).hollowIf(c.hollow(v)), err
+		set, err := c.str(0)
+		if err != nil {
+			return value{}, err
+		}
+		return stringValue(cut(v.str, oneOf(set))).hollowIf(c.hollow(v)), c.run.spend(c.at, len(set))
 	}}
 }
 
@@ -112,18 +115,24 @@ func affixMethod(has func(s, affix string) bool) method {
 		choices := c.args[0]
 		if choices.kind != kindList {
 			affix, err := c.str(0)
-			return boolValue(has(v.str, affix)), err
+			if err != nil {
+				return value{}, err
+			}
+			return boolValue(has(v.str, affix)), c.run.spend(c.at, min(len(v.str), len(affix)))
 		}
 		for i := range choices.length() {
 			affix := choices.item(i)
 			if affix.kind != kindString {
 				return value{}, c.fail("the list has to hold strings, not %s", describe(affix))
 			}
+			if err := c.run.spend(c.at, 1+min(len(v.str), len(affix.str))); err != nil {
+				return value{}, err
+			}
 			if has(v.str, affix.str) {
 				return boolValue(true), nil
 			}
 		}
-		return boolValue(false), c.run.spend(c.at, choices.length())
+		return boolValue(false), nil
 	}}
 }
 

@@ -11,7 +11,7 @@ import (
 type parser struct {
 	items []item
 	known []string
-	uses  []string // what Template.Names returns
+	uses  nameSet // what Template.Names returns
 	slots int
 	loops int
 	scope scope
@@ -92,19 +92,23 @@ func (p *parser) expression(at position, tokens []token) (whole, error) {
 	if err != nil {
 		return whole{}, err
 	}
-	return p.note(at, e, len(tokens)), nil
+	return p.note(at, e, len(tokens))
 }
 
 // note makes an expression that of a statement, and remembers its names.
-func (p *parser) note(at position, e expr, cost int) whole {
+func (p *parser) note(at position, e expr, cost int) (whole, error) {
 	names := namesOf(e)
 	for _, name := range names {
-		if !slices.Contains(p.uses, name) {
-			p.uses = append(p.uses, name)
-		}
+		p.uses.add(name)
 	}
-	return whole{at: at, expr: e, names: names, cost: cost}
+	if len(p.uses.list) > maxNames {
+		return whole{}, at.errorf("the template uses more than %d variables", maxNames)
+	}
+	return whole{at: at, expr: e, names: names, cost: cost}, nil
 }
+
+// maxNames bounds the variables of a template: each of its statements may have been made from all of them.
+const maxNames = 500
 
 func (p *parser) tag(it item) (node, error) {
 	word := it.tokens[0]
@@ -211,7 +215,10 @@ func (p *parser) forTag(it item) (node, error) {
 	if err := x.end(); err != nil {
 		return nil, err
 	}
-	list := p.note(it.at, e, len(it.tokens))
+	list, err := p.note(it.at, e, len(it.tokens))
+	if err != nil {
+		return nil, err
+	}
 	n := &forNode{whole: list, loop: p.loops, slot: p.slots}
 	p.loops++
 	p.slots++
@@ -294,15 +301,16 @@ func (p *parser) bind(name string, names []string) int {
 	return b.slot
 }
 
-// union returns a and what of b is not in it; it does not change a's elements.
+// union returns a and what of b is not in it.
 func union(a, b []string) []string {
-	all := slices.Clip(a)
-	for _, s := range b {
-		if !slices.Contains(all, s) {
-			all = append(all, s)
-		}
+	if len(a) == 0 {
+		return b
 	}
-	return all
+	var all nameSet
+	for _, name := range slices.Concat(a, b) {
+		all.add(name)
+	}
+	return all.list
 }
 
 func (p *parser) innermostLoop() (int, bool) { return p.scope.loop - 1, p.scope.loop > 0 }

@@ -22,40 +22,53 @@ func PrintText(v any, defined bool) (text string, ok bool) {
 	return valueOf(v).text()
 }
 
-// plain is the inverse of valueOf.
-func (v value) plain() any {
+// plain is the inverse of valueOf. It accounts for every item: a short template can put a list into itself so often
+// that its items have no end.
+func (r *run) plain(at position, v value) (any, error) {
+	if err := r.spend(at, 1); err != nil {
+		return nil, err
+	}
 	switch v.kind {
 	case kindBool:
-		return v.num != 0
+		return v.num != 0, nil
 	case kindInt:
-		return v.num
+		return v.num, nil
 	case kindFloat:
-		return v.float()
+		return v.float(), nil
 	case kindString:
-		return v.str
+		return v.str, nil
 	case kindList:
 		list := make([]any, v.length())
 		for i := range list {
-			list[i] = v.item(i).plain()
+			var err error
+			if list[i], err = r.plain(at, v.item(i)); err != nil {
+				return nil, err
+			}
 		}
-		return list
+		return list, nil
 	case kindMap:
 		fields := make(map[string]any, v.length())
 		for _, key := range v.keys() {
 			x, _ := v.entry(key)
-			fields[key] = x.plain()
+			var err error
+			if fields[key], err = r.plain(at, x); err != nil {
+				return nil, err
+			}
 		}
-		return fields
+		return fields, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // printWith prints a value as the caller of Render does.
 func (n *outputNode) printWith(r *run, v value) error {
 	text := ""
 	if !v.silent {
-		var err error
-		if text, err = r.print(v.plain(), v.kind != kindUndefined); err != nil {
+		plain, err := r.plain(n.at, v)
+		if err != nil {
+			return n.named(err)
+		}
+		if text, err = r.print(plain, v.kind != kindUndefined); err != nil {
 			return n.named(r.fail(n.at, "%s", err.Error()))
 		}
 	}

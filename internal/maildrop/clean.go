@@ -34,6 +34,9 @@ func (d *Drop) Clean(ctx context.Context, of Maildir) error {
 	if err := v.proceed(); err != nil {
 		return err
 	}
+	if err := v.enterLane(); err != nil {
+		return err
+	}
 	return v.inSlot(func() error {
 		defer v.tidy()
 		err := v.openBox()

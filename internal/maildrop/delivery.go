@@ -20,6 +20,7 @@ type delivery struct {
 	drop *Drop
 	disk disk
 	to   Maildir
+	lane *lane  // of the file system
 	dir  string // to.Root and to.Rel
 
 	box   tree      // the Maildir, open
@@ -67,10 +68,10 @@ func (v *delivery) store(content func() (io.ReadCloser, error)) (name string, er
 
 // inSlot runs system calls that may take their time.
 func (v *delivery) inSlot(work func() error) error {
-	if err := v.drop.slots.take(v.ctx); err != nil {
+	if err := v.lane.slots.take(v.ctx); err != nil {
 		return v.fail("deliver to", "", err)
 	}
-	defer v.drop.slots.give()
+	defer v.lane.slots.give()
 	return work()
 }
 
@@ -106,9 +107,9 @@ func (v *delivery) syncLink() error {
 // abandon tidies up, in a slot, and makes room for another delivery. Who waits for no slot while the
 // disk hangs leaves it to others.
 func (v *delivery) abandon() {
-	v.drop.slots.later(func() {
+	v.lane.slots.later(func() {
 		v.tidy()
-		<-v.drop.opened
+		<-v.lane.opened
 	})
 }
 
@@ -258,7 +259,7 @@ func (v *delivery) fill(message io.Reader) error {
 	}
 	v.id = identify(info)
 	if !v.to.NoSync && v.id != (identity{}) {
-		v.member = v.drop.groups.join(v.id.device, v.inbox.volume)
+		v.member = v.drop.groups.join(v.id.device, func() (volume, error) { return v.inbox.volume(v.id.device) })
 	}
 	mode := v.to.FileMode
 	if mode != nil {

@@ -58,8 +58,9 @@ type directory interface {
 	link(f file, name string) error
 	sync() error
 	// volume opens the file system that the directory is on, for one sync of all of it, or fails
-	// with errors.ErrUnsupported where such a sync would not be known to do, or to tell, enough.
-	volume() (volume, error)
+	// with errors.ErrUnsupported where such a sync would not be known to do, or to tell, enough, and
+	// where it is not the one of that device.
+	volume(device uint64) (volume, error)
 	io.Closer
 }
 

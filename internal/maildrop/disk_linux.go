@@ -58,8 +58,15 @@ var hasProc = sync.OnceValue(func() bool {
 // volume opens the file system anew, because the errors that syncfs tells are those since the open.
 // File systems over a network or of a user's process, and those that lie on others, make promises of
 // their own; syncfs is taken only where it waits for all and tells all.
-func (d osDirectory) volume() (volume, error) {
+func (d osDirectory) volume(device uint64) (volume, error) {
 	if !syncfsTells() {
+		return nil, errors.ErrUnsupported
+	}
+	info, err := d.f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if identify(info).device != device {
 		return nil, errors.ErrUnsupported
 	}
 	var st unix.Statfs_t
@@ -78,13 +85,14 @@ func (d osDirectory) volume() (volume, error) {
 	return osVolume(fd), nil
 }
 
-// syncfsTells reports whether syncfs returns the errors of writing back, as since Linux 5.8.
+// syncfsTells reports whether syncfs returns the errors of writing back, as since Linux 5.8, and those of the
+// file system's own sync, such as a journal that could not be written: since 5.17.
 var syncfsTells = sync.OnceValue(func() bool {
 	var uts unix.Utsname
 	if unix.Uname(&uts) != nil {
 		return false
 	}
-	return atLeast(unix.ByteSliceToString(uts.Release[:]), 5, 8)
+	return atLeast(unix.ByteSliceToString(uts.Release[:]), 5, 17)
 })
 
 // atLeast compares a kernel's release, such as 6.1.0-18-amd64.
@@ -107,11 +115,27 @@ type osVolume int
 
 func (v osVolume) Close() error { return unix.Close(int(v)) }
 
+// sync fails on a file system that is read-only: syncfs does nothing there and says that all is well, and it may be
+// an error that made it read-only (mount(8), errors=remount-ro of ext4) before the names in new were durable.
 func (v osVolume) sync() error {
+	if err := again(func() error { return unix.Syncfs(int(v)) }); err != nil {
+		return os.NewSyscallError("syncfs", err)
+	}
+	var st unix.Statfs_t
+	if err := again(func() error { return unix.Fstatfs(int(v), &st) }); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return os.NewSyscallError("syncfs", unix.EROFS)
+	}
+	return nil
+}
+
+// again repeats a system call that a signal interrupts.
+func again(call func() error) error {
 	for {
-		err := unix.Syncfs(int(v))
-		if err != unix.EINTR {
-			return os.NewSyscallError("syncfs", err)
+		if err := call(); err != unix.EINTR {
+			return err
 		}
 	}
 }

@@ -22,6 +22,7 @@ func TestRealDiskErrors(t *testing.T) {
 		testFullDisk(t, dir)
 		testFullDiskTogether(t, dir)
 		testReadOnlyDisk(t, dir)
+		testTwoDisks(t)
 		return
 	}
 	child := exec.Command(os.Args[0], "-test.run=^TestRealDiskErrors$", "-test.v")
@@ -111,8 +112,16 @@ func testFullDiskTogether(t *testing.T, root string) {
 }
 
 func testReadOnlyDisk(t *testing.T, root string) {
+	shared, err := volumeOf(root, deviceOf(t, root))
+	if err != nil {
+		t.Skip(err) // an old kernel
+	}
+	defer shared.Close()
 	if err := syscall.Mount("", root, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
+	}
+	if err := shared.sync(); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("the sync of a disk that has become read-only says %v", err)
 	}
 	var d Drop
 	for _, dir := range []string{"user", "new-user"} {
@@ -120,6 +129,43 @@ func testReadOnlyDisk(t *testing.T, root string) {
 			t.Errorf("a read-only disk says %v for %s", err, dir)
 		}
 	}
+}
+
+// testTwoDisks: a Maildir whose new is on another disk than its tmp must not decide what the deliveries
+// to the disk of its tmp sync.
+func testTwoDisks(t *testing.T) {
+	dir := makeMaildir(t, filepath.Join(t.TempDir(), "user"))
+	if err := syscall.Mount("tmpfs", filepath.Join(dir, "new"), "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(filepath.Join(dir, "new"), 0)
+	other := deviceOf(t, filepath.Join(dir, "tmp"))
+	if v, err := volumeOf(filepath.Join(dir, "new"), other); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("opened %v, %v for the disk of tmp", v, err)
+	}
+}
+
+func volumeOf(path string, device uint64) (volume, error) {
+	top, err := osDisk{}.open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	dir, err := top.openDir(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.volume(device)
+}
+
+func deviceOf(t *testing.T, path string) uint64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return identify(info).device
 }
 
 func TestAtLeast(t *testing.T) {

@@ -11,4 +11,4 @@ func (t osTree) createUnnamed(string, fs.FileMode) (file, error) { return nil, e
 
 func (d osDirectory) link(file, string) error { return errors.ErrUnsupported }
 
-func (d osDirectory) volume() (volume, error) { return nil, errors.ErrUnsupported }
+func (d osDirectory) volume(uint64) (volume, error) { return nil, errors.ErrUnsupported }

@@ -78,8 +78,10 @@
 // and its names are removed. Should a crash then bring one back, the host delivers the message a second
 // time.
 //
-// A sync of the file system waits for what others write to it, too. It is taken on Linux since 5.8,
-// which tells its failures, and on ext4, XFS, Btrfs and tmpfs, which are known to wait for all.
+// A sync of the file system waits for what others write to it, too. It is taken on Linux since 5.17,
+// which tells its failures, and on ext4, XFS, Btrfs and tmpfs, which are known to wait for all. Linux
+// has nothing to sync, and no failure to tell, on a file system that an error has made read-only: such a
+// sync counts as one that failed.
 // Everywhere else, and on other file systems, each delivery syncs its own file and directory;
 // simultaneous ones gain as much as the file system lets them. On macOS these syncs go down to the
 // medium (F_FULLFSYNC). Windows has no sync for directories; what it keeps of steps 1 and 6 is up to its

@@ -90,6 +90,40 @@ func faultAt(t *testing.T, set func(*memDisk), at int, errno syscall.Errno, mess
 	return at >= 0
 }
 
+// TestDiskThatDies: from one operation on, every change and every sync fails. Whoever is reported is there, whatever a
+// crash then leaves.
+func TestDiskThatDies(t *testing.T) {
+	messages := []string{"m1", "m2", "m3"}
+	for kind, set := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			for at := 0; ; at++ {
+				ended := false
+				synctest.Test(t, func(t *testing.T) {
+					d := newMemDisk().premade()
+					set(d)
+					left := at
+					d.fault = func(op, path string) error {
+						if left--; left < 0 {
+							return syscall.EIO
+						}
+						return nil
+					}
+					for i, err := range d.deliver(t, &Drop{}, messages...) {
+						if err != nil && !errors.Is(err, syscall.EIO) {
+							t.Errorf("%s: %v", messages[i], err)
+						}
+					}
+					ended = left >= 0
+					checkCrashes(t, d, 0, messages, 1)
+				})
+				if ended || t.Failed() {
+					break
+				}
+			}
+		})
+	}
+}
+
 // TestLostContentInGroup: the sync of the file system fails because the content of one is lost. Only the
 // one's own sync tells whose.
 func TestLostContentInGroup(t *testing.T) {

@@ -2,6 +2,7 @@ package maildrop
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -58,7 +59,8 @@ const (
 	written  step = iota // in group.written
 	syncing              // in the hands of the leader; the caller may still go
 	gone                 // the caller went
-	linking              // past the point from which the delivery is finished
+	linking              // in the leader's hands, past the point from which the delivery is finished
+	linked               // in group.linked
 	finished             // with err
 )
 
@@ -170,13 +172,23 @@ func (g *group) commit(ctx context.Context, c *commit) (ours bool, err error) {
 			}
 		}
 	}
-	for c.step != finished {
+	g.lead(c)
+	return true, c.err
+}
+
+// lead makes round after round until the leader's own delivery is done. Whatever ends that, another leads.
+func (g *group) lead(own *commit) {
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if own.step == linked { // and a panic is on its way to the caller
+			g.linked = slices.DeleteFunc(g.linked, func(c *commit) bool { return c == own })
+		}
+		g.next()
+	}()
+	for own.step != finished {
 		g.round()
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.next()
-	return true, c.err
 }
 
 // enter adds a commit, and reports whether it is for its caller to lead.
@@ -219,7 +231,14 @@ func (g *group) round() {
 	for _, c := range contents {
 		c.step = syncing
 	}
+	for _, c := range links {
+		c.step = linking
+	}
 	g.mu.Unlock()
+	defer func() {
+		g.giveUp(contents)
+		g.giveUp(links)
+	}()
 
 	shared := len(contents)+len(links) > 1
 	if shared {
@@ -264,13 +283,7 @@ func (g *group) failed(c *commit) bool {
 
 // proceed links a delivery whose content is durable, or was lost with err.
 func (g *group) proceed(c *commit, err error) {
-	g.mu.Lock()
-	left := c.step == gone
-	if !left {
-		c.step = linking
-	}
-	g.mu.Unlock()
-	if left {
+	if left := g.take(c); left {
 		c.abandon()
 		return
 	}
@@ -283,7 +296,37 @@ func (g *group) proceed(c *commit, err error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	c.step = linked
 	g.linked = append(g.linked, c)
+}
+
+var errLeader = errors.New("the call that synced for this one ended in a panic")
+
+// giveUp tells those who are still in the leader's hands at the end of a round: it did not come to its end. Nobody
+// else would tell them.
+func (g *group) giveUp(commits []*commit) {
+	for _, c := range commits {
+		if left := g.take(c); left {
+			c.abandon()
+		} else if c.step == linking {
+			g.finish(c, errLeader)
+		}
+	}
+}
+
+// take keeps the caller of a commit that is in the leader's hands from going. If that one is gone, the commit is the
+// leader's.
+func (g *group) take(c *commit) (left bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch c.step {
+	case gone:
+		c.step = finished
+		return true
+	case syncing:
+		c.step = linking
+	}
+	return false
 }
 
 func (g *group) finish(c *commit, err error) {

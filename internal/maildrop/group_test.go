@@ -266,6 +266,78 @@ func TestGroupAndContext(t *testing.T) {
 	})
 }
 
+// TestGroupWhoseLeaderPanics: the panic is its caller's alone; whoever it led for is told or leads.
+func TestGroupWhoseLeaderPanics(t *testing.T) {
+	for _, at := range []string{"content", "publish", "link"} {
+		for _, others := range []int{1, 5} {
+			synctest.Test(t, func(t *testing.T) {
+				var g groups
+				v := &fakeVolume{took: time.Second}
+				if at != "publish" { // each is synced by itself after a failure
+					for range 10 {
+						v.errs = append(v.errs, errors.New("lost"))
+					}
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				var panics, told, delivered atomic.Int64
+				run := func(c committer) {
+					m := g.join(1, opening(v))
+					defer m.leave()
+					defer func() {
+						if recover() != nil {
+							panics.Add(1)
+						}
+					}()
+					switch ours, err := m.commit(ctx, c); {
+					case errors.Is(err, context.DeadlineExceeded):
+						t.Errorf("at %s, %d others: one was left waiting", at, others)
+					case err == nil:
+						delivered.Add(1)
+					case ours:
+						told.Add(1)
+					}
+				}
+				var wait sync.WaitGroup
+				wait.Go(func() { run(&fakeCommit{took: time.Minute}) })
+				synctest.Wait()
+				bad := &panickingCommit{at: at}
+				wait.Go(func() { run(bad) })
+				for range others {
+					wait.Go(func() { run(&fakeCommit{}) })
+				}
+				wait.Wait()
+				if panics.Load() != 1 || panics.Load()+told.Load()+delivered.Load() != int64(others)+2 {
+					t.Errorf("at %s: %d panics, %d told, %d delivered of %d", at, panics.Load(), told.Load(), delivered.Load(), others+2)
+				}
+				after := &fakeCommit{}
+				run(after)
+				after.want(t, "content", "publish", "link")
+				if !v.closed || len(g.byDevice) != 0 {
+					t.Error("left open")
+				}
+			})
+		}
+	}
+}
+
+// panickingCommit panics at one of its steps.
+type panickingCommit struct {
+	fakeCommit
+	at string
+}
+
+func (c *panickingCommit) panicAt(step string) error {
+	if step == c.at {
+		panic(step)
+	}
+	return nil
+}
+
+func (c *panickingCommit) syncContent() error { return c.panicAt("content") }
+func (c *panickingCommit) publish() error     { return c.panicAt("publish") }
+func (c *panickingCommit) syncLink() error    { return c.panicAt("link") }
+
 // TestThreads: no more calls are in system calls than may be, beside one that leads, and no more have
 // files open.
 func TestThreads(t *testing.T) {
@@ -299,6 +371,9 @@ func TestThreads(t *testing.T) {
 			},
 		}
 		d := Drop{Threads: 3, Open: 10, disk: disk}
+		if _, err := d.Store(t.Context(), Maildir{Root: root, Rel: "u"}, text("x")); err != nil { // the root is known then
+			t.Fatal(err)
+		}
 		var wait sync.WaitGroup
 		for range 100 {
 			wait.Go(func() {
@@ -312,7 +387,7 @@ func TestThreads(t *testing.T) {
 			t.Errorf("%d at a time, %d open at a time; %d and %d are left", most.Load(), mostOpen.Load(), busy.Load(), open.Load())
 		}
 	})
-	if got := len(files(t, filepath.Join(dir, "new"))); got != 100 {
+	if got := len(files(t, filepath.Join(dir, "new"))); got != 101 {
 		t.Errorf("%d delivered", got)
 	}
 }
@@ -398,8 +473,13 @@ func TestManyDropsOneMaildir(t *testing.T) {
 		t.Errorf("%d delivered", got)
 	}
 	for i := range drops {
-		if len(drops[i].groups.byDevice) != 0 || len(drops[i].slots.free) != 0 || len(drops[i].opened) != 0 {
+		if len(drops[i].groups.byDevice) != 0 || len(drops[i].looking.free) != 0 {
 			t.Errorf("left open: %v", drops[i].groups.byDevice)
+		}
+		for _, l := range drops[i].lanes.byDevice {
+			if len(l.slots.free) != 0 || len(l.opened) != 0 {
+				t.Errorf("%d in system calls, %d open", len(l.slots.free), len(l.opened))
+			}
 		}
 	}
 }

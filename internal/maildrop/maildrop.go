@@ -21,16 +21,20 @@ type Drop struct {
 	// Hostname is the host's part of file names. It should be unique among the hosts that share a
 	// Maildir. With "" it is what os.Hostname said first.
 	Hostname string
-	// Threads is how many calls may be in system calls at a time, beside one for each file system
-	// that syncs; 0 means 64. Reading the message counts as one. The others wait for their turn.
+	// Threads is how many calls may be in system calls at a time on one file system, beside the one
+	// that syncs for others; 0 means 64. Reading the message counts as one. The others wait for their turn. The
+	// file system is that of a Maildir's Root. As many may be looking where Roots are that were not known.
 	Threads int
-	// Open is how many calls may have files open at a time; 0 means 256. The others wait for their turn.
+	// Open is how many calls may have files open at a time on one file system; 0 means 256. The others wait for
+	// their turn.
 	Open int
 
 	startOnce sync.Once
-	host      string        // Hostname, fit for a file name
-	slots     *slots        // for Threads
-	opened    chan struct{} // has room for Open
+	host      string // Hostname, fit for a file name
+	threads   int    // Threads or what it means
+	open      int    // Open or what it means
+	looking   *slots // for where roots are
+	lanes     lanes
 	groups    groups
 	cleaned   cleaned
 	counter   atomic.Uint64 // of file names
@@ -125,8 +129,11 @@ func (d *Drop) Store(ctx context.Context, to Maildir, content func() (io.ReadClo
 	if err := v.proceed(); err != nil {
 		return "", err
 	}
+	if err := v.enterLane(); err != nil {
+		return "", err
+	}
 	select {
-	case d.opened <- struct{}{}:
+	case v.lane.opened <- struct{}{}:
 	case <-ctx.Done():
 		return "", v.proceed()
 	}
@@ -148,8 +155,9 @@ func (d *Drop) newDelivery(ctx context.Context, to Maildir) (*delivery, error) {
 
 func (d *Drop) start() {
 	d.host = hostPart(d.Hostname)
-	d.slots = newSlots(cmp.Or(max(d.Threads, 0), defaultThreads))
-	d.opened = make(chan struct{}, cmp.Or(max(d.Open, 0), defaultOpen))
+	d.threads = cmp.Or(max(d.Threads, 0), defaultThreads)
+	d.open = cmp.Or(max(d.Open, 0), defaultOpen)
+	d.looking = newSlots(d.threads)
 }
 
 func (m *Maildir) check() error {

@@ -20,6 +20,8 @@ type memDisk struct {
 	noLinks bool
 	// fault is asked ahead of everything that changes or syncs; an error is the operation's.
 	fault func(op, path string) error
+	// hang is called ahead of everything, while others may go on.
+	hang func(op, path string)
 
 	mu   sync.Mutex
 	top  *memNode
@@ -30,6 +32,7 @@ type memDisk struct {
 // memNode is a directory or file.
 type memNode struct {
 	inode   uint64
+	device  uint64              // that of the directory it was put into first
 	entries map[string]*memNode // nil for a file
 	content []byte
 }
@@ -47,6 +50,7 @@ type memOp struct {
 func newMemDisk() *memDisk {
 	d := &memDisk{}
 	d.top = d.newNode(true)
+	d.top.device = 1
 	return d
 }
 
@@ -61,6 +65,9 @@ func (d *memDisk) newNode(dir bool) *memNode {
 
 // do is every operation.
 func (d *memDisk) do(op, path string, operation func() error) error {
+	if d.hang != nil {
+		d.hang(op, path)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fault != nil {
@@ -163,6 +170,7 @@ func (t memTree) add(path string, n *memNode) error {
 	if dir.entries[name] != nil {
 		return syscall.EEXIST
 	}
+	n.device = dir.device
 	t.disk.set(dir, name, n)
 	return nil
 }
@@ -237,9 +245,14 @@ func (t memTree) createUnnamed(dir string, _ fs.FileMode) (f file, err error) {
 		return nil, errors.ErrUnsupported
 	}
 	err = t.do("create", dir, func() error {
-		_, err := t.findDir(dir)
-		f = &memFile{t.disk, t.disk.newNode(false), filepath.Join(t.path, dir, "unnamed")}
-		return err
+		in, err := t.findDir(dir)
+		if err != nil {
+			return err
+		}
+		n := t.disk.newNode(false)
+		n.device = in.device
+		f = &memFile{t.disk, n, filepath.Join(t.path, dir, "unnamed")}
+		return nil
 	})
 	return f, err
 }
@@ -288,16 +301,19 @@ func (d memDirectory) link(f file, name string) error {
 	return d.disk.do("link", filepath.Join(d.path, name), func() error { return memTree(d).add(name, f.(*memFile).node) })
 }
 
-func (d memDirectory) volume() (volume, error) {
+func (d memDirectory) volume(uint64) (volume, error) {
 	if !d.disk.volumes {
 		return nil, errors.ErrUnsupported
 	}
-	return memVolume{d.disk}, nil
+	return memVolume{d.disk, d.path}, nil
 }
 
-type memVolume struct{ disk *memDisk }
+type memVolume struct {
+	disk *memDisk
+	path string // through which it was opened
+}
 
-func (v memVolume) sync() error  { return v.disk.sync("syncfs", "", nil) }
+func (v memVolume) sync() error  { return v.disk.sync("syncfs", v.path, nil) }
 func (v memVolume) Close() error { return nil }
 
 // memFile is an open file of a memDisk.
@@ -340,7 +356,15 @@ func (i memInfo) Name() string       { return i.name }
 func (i memInfo) Size() int64        { return int64(len(i.node.content)) }
 func (i memInfo) ModTime() time.Time { return time.Time{} }
 func (i memInfo) IsDir() bool        { return i.node.entries != nil }
-func (i memInfo) Sys() any           { return &syscall.Stat_t{Dev: 1, Ino: i.node.inode} }
+
+func (i memInfo) Sys() any {
+	st := &syscall.Stat_t{Ino: i.node.inode}
+	setNumber(&st.Dev, i.node.device)
+	return st
+}
+
+// setNumber sets a field whose type is not the same in all systems.
+func setNumber[T int32 | uint32 | uint64](field *T, n uint64) { *field = T(n) }
 
 func (i memInfo) Mode() fs.FileMode {
 	if i.IsDir() {

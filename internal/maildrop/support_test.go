@@ -178,11 +178,11 @@ func (d *scriptedDirectory) link(f file, name string) error {
 	})
 }
 
-func (d *scriptedDirectory) volume() (v volume, err error) {
+func (d *scriptedDirectory) volume(device uint64) (v volume, err error) {
 	if !d.disk.volumes {
 		return nil, errors.ErrUnsupported
 	}
-	err = d.disk.do("open", "volume", func() (err error) { v, err = d.directory.volume(); return err })
+	err = d.disk.do("open", "volume", func() (err error) { v, err = d.directory.volume(device); return err })
 	if err != nil {
 		return nil, err
 	}
