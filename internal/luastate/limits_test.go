@@ -88,7 +88,13 @@ func TestOneInstructionIsBounded(t *testing.T) {
 		"far index in table": {"local i = 6e7 return {[i] = 1}", "not enough memory for a table with the index 60000000"},
 		"far constant":       {"local t = {} t[60000000] = 1", "not enough memory for a table with the index 60000000"},
 		"rawset":             {"rawset({}, 6e7, 1)", "not enough memory for a table with the index 60000000"},
-		"load":               {"load('local t, i = {}, 6e7 t[i] = 1')()", "not enough memory for a table with the index 60000000"},
+		"far end":            {"local t = setmetatable({}, {__len = function() return 6e7 end}) t[#t + 1] = 1", "not enough memory for a table with the index 60000001"},
+		"far insert":         {"table.insert(setmetatable({}, {__len = function() return 6e7 end}), 1)", "not enough memory for a table with the index 60000001"},
+		"far remove":         {"table.remove(setmetatable({}, {__len = function() return 6e7 end, __index = function() return 1 end}))", "not enough memory for a table with the index 60000000"},
+		"far move": {`local mt = {__newindex = function() end}
+			table.move(setmetatable({}, {__index = function() mt.__newindex = nil return 1 end}), 1, 1, 6e7, setmetatable({}, mt))`,
+			"not enough memory for a table with the index 60000000"},
+		"load": {"load('local t, i = {}, 6e7 t[i] = 1')()", "not enough memory for a table with the index 60000000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStateWith(t, "function f() "+test.body+" end", Options{Limits: patient})

@@ -50,13 +50,12 @@ func compile(name string, source []byte) (proto *lua.FunctionProto, err error) {
 	if err != nil {
 		return nil, syntaxError(name, source, err)
 	}
-	rewriter := newRewriter(source)
-	rewriter.block(chunk)
+	functions := new(rewriter).program(chunk)
 	proto, err = lua.Compile(chunk, name)
 	if err != nil {
 		return nil, syntaxError(name, source, err)
 	}
-	rewriter.patch(proto)
+	functions.apply(proto)
 	return proto, nil
 }
 
