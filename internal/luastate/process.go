@@ -12,7 +12,11 @@ import (
 )
 
 // process is a program that runs beside Lua.
-type process struct{ cmd *exec.Cmd }
+type process struct {
+	cmd  *exec.Cmd
+	pipe *os.File        // our end
+	lost runtime.Cleanup // of the file that stands for it
+}
 
 // shell is a command as the system's shell takes it.
 func shell(ctx context.Context, command string) *exec.Cmd {
@@ -90,12 +94,27 @@ func ioPopen(L *lua.LState) int {
 		ours.Close()
 		return ioFailed(L, err)
 	}
-	L.Push(fs.add(&file{name: command, f: ours, process: &process{cmd}}))
+	p := &process{cmd: cmd, pipe: ours}
+	f := &file{name: command, f: ours, process: p}
+	p.lost = runtime.AddCleanup(f, (*process).lose, p)
+	L.Push(fs.add(f))
 	return 1
+}
+
+// lose is called when a program in Lua has let go of the file without closing it. Nobody would ever ask the system what
+// became of the process: it would stay, if only as an entry in the system's list.
+func (p *process) lose() {
+	p.pipe.Close()
+	late := time.AfterFunc(grace, func() { killGroup(p.cmd) })
+	go func() {
+		defer late.Stop()
+		p.cmd.Wait()
+	}()
 }
 
 // wait returns what became of the program, whose end of the pipe is closed. It is killed when the call's context ends.
 func (p *process) wait(L *lua.LState) int {
+	p.lost.Stop()
 	stop := context.AfterFunc(contextOf(L), func() { killGroup(p.cmd) })
 	defer stop()
 	var err error
@@ -104,6 +123,7 @@ func (p *process) wait(L *lua.LState) int {
 }
 
 func (p *process) kill() {
+	p.lost.Stop()
 	killGroup(p.cmd)
 	p.cmd.Wait()
 }
