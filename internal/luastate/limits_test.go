@@ -563,3 +563,39 @@ func TestPartsOfTexts(t *testing.T) {
 		})
 	}
 }
+
+// A coroutine that waits for another cannot be resumed: it would wait for itself, and nothing would end that.
+func TestCoroutinesThatResumeOneAnother(t *testing.T) {
+	s := newStateWith(t, `
+function resumed()
+	local a, b
+	a = coroutine.create(function() return coroutine.resume(b) end)
+	b = coroutine.create(function() return coroutine.resume(a) end)
+	return select(4, coroutine.resume(a))
+end
+function wrapped()
+	local a, b
+	a = coroutine.wrap(function() return b() end)
+	b = coroutine.wrap(function() return a() end)
+	return select(2, pcall(a))
+end
+function itself()
+	local a a = coroutine.wrap(function() return a() end)
+	return select(2, pcall(a))
+end
+function main()
+	local main = coroutine.running()
+	return select(2, coroutine.wrap(function() return coroutine.resume(main) end)())
+end
+function yields()
+	local a = coroutine.wrap(function() for i = 1, 3 do coroutine.yield(i) end return 'cannot resume non-suspended coroutine' end)
+	a() a() a()
+	return a()
+end`, Options{Limits: patient})
+	for _, name := range []string{"resumed", "wrapped", "itself", "main", "yields"} {
+		got, err := call(t, s, name)
+		if err != nil || len(got) == 0 || !strings.HasSuffix(got[0].String(), "cannot resume non-suspended coroutine") {
+			t.Errorf("%s: %v %v", name, got, err)
+		}
+	}
+}

@@ -40,9 +40,9 @@ func shimCoroutines(L *lua.LState) {
 	resumeAny := resume.GFunction
 	lib.RawSetString("resume", L.NewFunction(func(L *lua.LState) int {
 		thread := L.CheckThread(1)
-		if nested(L) {
+		if refused := refusal(L, thread); refused != "" {
 			L.Push(lua.LFalse)
-			L.Push(lua.LString(tooNested))
+			L.Push(lua.LString(refused))
 			return 2
 		}
 		lend(L, thread)
@@ -57,8 +57,8 @@ func shimCoroutines(L *lua.LState) {
 		thread, _ := wrapped.Upvalues[0].Value().(*lua.LState)
 		L.Pop(1)
 		L.Push(L.NewClosure(func(L *lua.LState) int {
-			if nested(L) {
-				L.RaiseError(tooNested)
+			if refused := refusal(L, thread); refused != "" {
+				L.RaiseError("%s", refused)
 			}
 			lend(L, thread)
 			return wrapped.GFunction(L)
@@ -73,6 +73,18 @@ const (
 	maxNested = 50
 	tooNested = "stack overflow: too many coroutines within one another"
 )
+
+// refusal says why L cannot resume a thread. One that waits for another which it has resumed would become its own
+// ancestor: gopher-lua only knows the one that runs.
+func refusal(L, thread *lua.LState) string {
+	switch {
+	case thread.Parent != nil, thread == L.G.MainThread:
+		return "cannot resume non-suspended coroutine"
+	case nested(L):
+		return tooNested
+	}
+	return ""
+}
 
 func nested(L *lua.LState) bool {
 	depth := 0
