@@ -173,3 +173,17 @@ fails('invalid mode', io.popen, 'true', 'x')
 		s.Close()
 	}
 }
+
+// Many texts that are written at once cost what they are together, and not each all of those before it.
+func TestWriteIsChargedOnce(t *testing.T) {
+	_, s := inFolder(t, `function f()
+	local texts, out = {}, io.open(dir .. 'out', 'w')
+	for i = 1, 1e5 do texts[i] = ('x'):rep(60) end
+	out:write(unpack(texts)) out:close()
+	return #io.open(dir .. 'out'):read('a')
+end`, Options{Limits: Limits{Running: -1, Memory: -1}})
+	got, err := call(t, s, "f")
+	if err != nil || got[0] != lua.LNumber(6e6) || s.memory.made > 64<<20 {
+		t.Error(got, err, s.memory.made)
+	}
+}
