@@ -215,17 +215,16 @@ func fileWrite(L *lua.LState) int {
 		}
 	}
 	f.in = nil
-	var texts []byte
+	all := text{L: L}
 	for i := 2; i <= L.GetTop(); i++ {
-		text, ok := operandText(L.Get(i))
+		part, ok := operandText(L.Get(i))
 		if !ok {
 			L.TypeError(i, lua.LTString)
 		}
-		chargeText(L, len(texts)+len(text))
-		texts = append(texts, text...)
+		all.add(part)
 	}
 	var err error
-	f.waiting(L, func() { _, err = out.Write(texts) })
+	f.waiting(L, func() { _, err = io.WriteString(out, all.out.String()) })
 	if err != nil {
 		return ioFailed(L, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -129,27 +128,6 @@ function hold() held = {} for i = 1, 20 do held[i] = io.open(dir .. 'x', 'w') en
 	t.Errorf("%d files, %d before", openFiles(t), before)
 }
 
-// TestLostProcesses: a program whose file the script has lost is ended, and waited for.
-func TestLostProcesses(t *testing.T) {
-	_, s := inFolder(t, "function f() return io.popen('echo $$; exec sleep 3600'):read('n') end", Options{Allow: []string{"io.popen"}})
-	got, err := call(t, s, "f")
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.FindProcess(int(got[0].(lua.LNumber)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 1000 {
-		runtime.GC()
-		if program.Signal(syscall.Signal(0)) != nil {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Error("the program runs on")
-}
-
 func TestStandardOutput(t *testing.T) {
 	var out bytes.Buffer
 	s := newState(t, "function f() print('a', 1) io.write('b', 2, '\\n') io.stdout:write('c\\n') end", func(L *lua.LState) error {
@@ -193,5 +171,19 @@ fails('invalid mode', io.popen, 'true', 'x')
 			t.Errorf("%s took %s", body, took)
 		}
 		s.Close()
+	}
+}
+
+// Many texts that are written at once cost what they are together, and not each all of those before it.
+func TestWriteIsChargedOnce(t *testing.T) {
+	_, s := inFolder(t, `function f()
+	local texts, out = {}, io.open(dir .. 'out', 'w')
+	for i = 1, 1e5 do texts[i] = ('x'):rep(60) end
+	out:write(unpack(texts)) out:close()
+	return #io.open(dir .. 'out'):read('a')
+end`, Options{Limits: Limits{Running: -1, Memory: -1}})
+	got, err := call(t, s, "f")
+	if err != nil || got[0] != lua.LNumber(6e6) || s.memory.made > 64<<20 {
+		t.Error(got, err, s.memory.made)
 	}
 }

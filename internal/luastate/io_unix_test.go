@@ -3,10 +3,13 @@
 package luastate
 
 import (
+	"errors"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	lua "github.com/yuin/gopher-lua"
 )
@@ -47,6 +50,28 @@ func TestFilesThatDoNotEnd(t *testing.T) {
 		}
 		if !strings.Contains(text, want) {
 			t.Errorf("%s: %.200q, want %q", code, text, want)
+		}
+	}
+}
+
+// TestProcessesThatNobodyCloses: what a program has started and forgotten stays neither as a process nor as a dead one.
+func TestProcessesThatNobodyCloses(t *testing.T) {
+	_, s := inFolder(t, `
+function ended() return io.popen('echo $$'):read('n') end
+function waiting() return io.popen('echo $$; exec sleep 600'):read('n') end`, Options{Allow: []string{"io.popen"}})
+	for _, name := range []string{"ended", "waiting"} {
+		got, err := call(t, s, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		call(t, s, "ended") // which leaves nothing of the first on the stack
+		pid := int(got[0].(lua.LNumber))
+		for tries := 0; !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH); tries++ {
+			if tries == 5000 {
+				t.Fatal(name)
+			}
+			runtime.GC()
+			time.Sleep(time.Millisecond)
 		}
 	}
 }

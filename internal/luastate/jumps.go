@@ -144,6 +144,9 @@ func (j *jumps) patch(proto *lua.FunctionProto) {
 			proto.Code[pc] = proto.Code[pc]&^argument | uint32(jump.keep)<<18
 		}
 	}
+	for _, inner := range proto.FunctionPrototypes {
+		j.patch(inner)
+	}
 }
 
 // unmark puts the lines back into an error of the compiler.

@@ -88,7 +88,13 @@ func TestOneInstructionIsBounded(t *testing.T) {
 		"far index in table": {"local i = 6e7 return {[i] = 1}", "not enough memory for a table with the index 60000000"},
 		"far constant":       {"local t = {} t[60000000] = 1", "not enough memory for a table with the index 60000000"},
 		"rawset":             {"rawset({}, 6e7, 1)", "not enough memory for a table with the index 60000000"},
-		"load":               {"load('local t, i = {}, 6e7 t[i] = 1')()", "not enough memory for a table with the index 60000000"},
+		"far end":            {"local t = setmetatable({}, {__len = function() return 6e7 end}) t[#t + 1] = 1", "not enough memory for a table with the index 60000001"},
+		"far insert":         {"table.insert(setmetatable({}, {__len = function() return 6e7 end}), 1)", "not enough memory for a table with the index 60000001"},
+		"far remove":         {"table.remove(setmetatable({}, {__len = function() return 6e7 end, __index = function() return 1 end}))", "not enough memory for a table with the index 60000000"},
+		"far move": {`local mt = {__newindex = function() end}
+			table.move(setmetatable({}, {__index = function() mt.__newindex = nil return 1 end}), 1, 1, 6e7, setmetatable({}, mt))`,
+			"not enough memory for a table with the index 60000000"},
+		"load": {"load('local t, i = {}, 6e7 t[i] = 1')()", "not enough memory for a table with the index 60000000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStateWith(t, "function f() "+test.body+" end", Options{Limits: patient})
@@ -555,5 +561,41 @@ func TestPartsOfTexts(t *testing.T) {
 			}
 			runtime.KeepAlive(s)
 		})
+	}
+}
+
+// A coroutine that waits for another cannot be resumed: it would wait for itself, and nothing would end that.
+func TestCoroutinesThatResumeOneAnother(t *testing.T) {
+	s := newStateWith(t, `
+function resumed()
+	local a, b
+	a = coroutine.create(function() return coroutine.resume(b) end)
+	b = coroutine.create(function() return coroutine.resume(a) end)
+	return select(4, coroutine.resume(a))
+end
+function wrapped()
+	local a, b
+	a = coroutine.wrap(function() return b() end)
+	b = coroutine.wrap(function() return a() end)
+	return select(2, pcall(a))
+end
+function itself()
+	local a a = coroutine.wrap(function() return a() end)
+	return select(2, pcall(a))
+end
+function main()
+	local main = coroutine.running()
+	return select(2, coroutine.wrap(function() return coroutine.resume(main) end)())
+end
+function yields()
+	local a = coroutine.wrap(function() for i = 1, 3 do coroutine.yield(i) end return 'cannot resume non-suspended coroutine' end)
+	a() a() a()
+	return a()
+end`, Options{Limits: patient})
+	for _, name := range []string{"resumed", "wrapped", "itself", "main", "yields"} {
+		got, err := call(t, s, name)
+		if err != nil || len(got) == 0 || !strings.HasSuffix(got[0].String(), "cannot resume non-suspended coroutine") {
+			t.Errorf("%s: %v %v", name, got, err)
+		}
 	}
 }

@@ -14,7 +14,8 @@ import (
 // process is a program that runs beside Lua.
 type process struct {
 	cmd  *exec.Cmd
-	lost runtime.Cleanup // ends it when the script has lost its file
+	pipe *os.File        // our end
+	lost runtime.Cleanup // of the file that stands for it
 }
 
 // shell is a command as the system's shell takes it.
@@ -93,17 +94,29 @@ func ioPopen(L *lua.LState) int {
 		ours.Close()
 		return ioFailed(L, err)
 	}
-	f := &file{name: command, f: ours, process: &process{cmd: cmd}}
-	f.process.lost = runtime.AddCleanup(f, endProcess, cmd)
+	p := &process{cmd: cmd, pipe: ours}
+	f := &file{name: command, f: ours, process: p}
+	p.lost = runtime.AddCleanup(f, (*process).lose, p)
 	L.Push(fs.add(f))
 	return 1
 }
 
+// lose is called when a program in Lua has let go of the file without closing it. Nobody would ever ask the system what
+// became of the process: it would stay, if only as an entry in the system's list.
+func (p *process) lose() {
+	p.pipe.Close()
+	late := time.AfterFunc(grace, func() { killGroup(p.cmd) })
+	go func() {
+		defer late.Stop()
+		p.cmd.Wait()
+	}()
+}
+
 // wait returns what became of the program, whose end of the pipe is closed. It is killed when the call's context ends.
 func (p *process) wait(L *lua.LState) int {
+	p.lost.Stop()
 	stop := context.AfterFunc(contextOf(L), func() { killGroup(p.cmd) })
 	defer stop()
-	p.lost.Stop()
 	var err error
 	Outside(L, func() { err = p.cmd.Wait() })
 	return pushExit(L, err)
@@ -111,12 +124,8 @@ func (p *process) wait(L *lua.LState) int {
 
 func (p *process) kill() {
 	p.lost.Stop()
-	endProcess(p.cmd)
-}
-
-func endProcess(cmd *exec.Cmd) {
-	killGroup(cmd)
-	cmd.Wait()
+	killGroup(p.cmd)
+	p.cmd.Wait()
 }
 
 // waiting calls what reads or writes. Of a pipe, that is outside, and no longer than the call's context.

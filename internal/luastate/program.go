@@ -50,15 +50,16 @@ func compile(name string, source []byte) (proto *lua.FunctionProto, err error) {
 	if err != nil {
 		return nil, syntaxError(name, source, err)
 	}
-	rewriter := newRewriter(source)
-	rewriter.chunk(chunk)
+	rewriter := new(rewriter)
+	functions := rewriter.program(chunk)
 	proto, err = lua.Compile(chunk, name)
 	if err != nil {
 		failed := syntaxError(name, source, err)
 		failed.Reason = rewriter.jumps.unmark(failed.Reason)
 		return nil, failed
 	}
-	rewriter.patch(proto)
+	functions.apply(proto)
+	rewriter.jumps.patch(proto)
 	return proto, nil
 }
 

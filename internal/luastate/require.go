@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	lua "github.com/yuin/gopher-lua"
@@ -75,8 +74,10 @@ func search(L *lua.LState, name string) *lua.LFunction {
 	if !ok {
 		L.RaiseError("package.loaders must be a table")
 	}
-	tried := []string{"module '" + name + "' not found"}
+	tried := text{L: L}
+	tried.add("module '" + name + "' not found")
 	for i := 1; ; i++ {
+		charge(L, 1, 0)
 		searcher := searchers.RawGetInt(i)
 		if searcher == lua.LNil {
 			break
@@ -90,12 +91,18 @@ func search(L *lua.LState, name string) *lua.LFunction {
 		case *lua.LFunction:
 			return found
 		case lua.LString:
-			tried = append(tried, string(found))
+			if found != "" {
+				tried.add(", ")
+				tried.add(string(found))
+			}
 		}
 	}
-	L.RaiseError("%s", strings.Join(slices.DeleteFunc(tried, func(s string) bool { return s == "" }), ", "))
+	L.RaiseError("%s", tried.out.String())
 	return nil
 }
+
+// maxPaths bounds the paths that are tried for one module, all together: they have texts of the program in them.
+const maxPaths = 64 << 10
 
 // loadModule is the searcher: it returns the module's chunk, or a text that says where it is not.
 func loadModule(L *lua.LState, p *Program, pkg *lua.LTable) int {
@@ -104,12 +111,16 @@ func loadModule(L *lua.LState, p *Program, pkg *lua.LTable) int {
 	if !ok {
 		L.RaiseError("package.path must be a string")
 	}
+	if len(templates)+strings.Count(string(templates), "?")*len(name) > maxPaths {
+		L.RaiseError("the paths of the module in package.path have more than %d bytes", maxPaths)
+	}
 	var tried []string
 	for template := range strings.SplitSeq(string(templates), ";") {
 		if template == "" {
 			continue
 		}
 		path := strings.ReplaceAll(template, "?", name)
+		charge(L, len(path), len(path))
 		proto, err := p.module(path)
 		switch {
 		case err == nil:

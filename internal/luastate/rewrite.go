@@ -1,8 +1,8 @@
 package luastate
 
 import (
-	"bytes"
 	"strconv"
+	"strings"
 
 	lua "github.com/yuin/gopher-lua"
 	"github.com/yuin/gopher-lua/ast"
@@ -20,17 +20,9 @@ import (
 // A program cannot get at the functions, nor put others in their place: they are constants of the compiled
 // program. The syntax tree knows no such constants, so texts stand for them until it is compiled.
 type rewriter struct {
-	concat, key string
+	concat, key []*ast.StringExpr // where they are called
+	zeros       int               // how many zero bytes a text of the program begins with, at most
 	jumps       jumps
-}
-
-// newRewriter chooses texts that are not in the source.
-func newRewriter(source []byte) *rewriter {
-	mark := "\x00"
-	for n := 0; bytes.Contains(source, []byte(mark)); n++ {
-		mark = "\x00" + strconv.Itoa(n)
-	}
-	return &rewriter{concat: mark + "..", key: mark + "[]"}
 }
 
 // The functions belong to no state: what they need they find in the one that calls them.
@@ -39,24 +31,36 @@ var (
 	keyFunction    = &lua.LFunction{IsG: true, GFunction: luaCheckedKey}
 )
 
-// chunk rewrites a whole program.
-func (r *rewriter) chunk(stmts []ast.Stmt) {
-	r.jumps.function(0, func() { r.block(stmts) })
+// program rewrites a program. Compile puts the functions in it where the patch says so.
+func (r *rewriter) program(chunk []ast.Stmt) patch {
+	r.jumps.function(0, func() { r.block(chunk) })
+	// Escapes can write any text: one with more zeros than any of the program's is not among them.
+	mark := strings.Repeat("\x00", r.zeros+1)
+	p := patch{concat: mark + "..", key: mark + "[]"}
+	for _, call := range r.concat {
+		call.Value = p.concat
+	}
+	for _, call := range r.key {
+		call.Value = p.key
+	}
+	return p
 }
 
-// patch puts the functions in the place of the texts, and mends the jumps.
-func (r *rewriter) patch(proto *lua.FunctionProto) {
-	r.jumps.patch(proto)
+// patch has the texts that stand for the functions.
+type patch struct{ concat, key string }
+
+// apply puts the functions in the place of the texts.
+func (p patch) apply(proto *lua.FunctionProto) {
 	for i, constant := range proto.Constants {
 		switch constant {
-		case lua.LString(r.concat):
+		case lua.LString(p.concat):
 			proto.Constants[i] = concatFunction
-		case lua.LString(r.key):
+		case lua.LString(p.key):
 			proto.Constants[i] = keyFunction
 		}
 	}
 	for _, inner := range proto.FunctionPrototypes {
-		r.patch(inner)
+		p.apply(inner)
 	}
 }
 
@@ -96,8 +100,8 @@ func (r *rewriter) stmt(stmt ast.Stmt) ast.Stmt {
 		r.exprs(s.Lhs)
 		r.exprs(s.Rhs)
 		for _, target := range s.Lhs {
-			if field, ok := target.(*ast.AttrGetExpr); ok && !harmlessKey(field.Object, field.Key) {
-				field.Key = callOf(r.key, field.Key, field.Key)
+			if field, ok := target.(*ast.AttrGetExpr); ok && !harmlessKey(field.Key) {
+				field.Key = callOf(&r.key, field.Key, field.Key)
 			}
 		}
 		return simultaneous(s)
@@ -162,6 +166,8 @@ func (r *rewriter) exprs(exprs []ast.Expr) {
 // expr rewrites what is in an expression and returns what is to stand in its place.
 func (r *rewriter) expr(expr ast.Expr) ast.Expr {
 	switch e := expr.(type) {
+	case *ast.StringExpr:
+		r.zeros = max(r.zeros, len(e.Value)-len(strings.TrimLeft(e.Value, "\x00")))
 	case *ast.StringConcatOpExpr:
 		return r.concatenation(e)
 	case *ast.AttrGetExpr:
@@ -169,8 +175,8 @@ func (r *rewriter) expr(expr ast.Expr) ast.Expr {
 	case *ast.TableExpr:
 		for _, field := range e.Fields {
 			field.Value = r.expr(field.Value)
-			if field.Key = r.expr(field.Key); field.Key != nil && !harmlessKey(e, field.Key) {
-				field.Key = callOf(r.key, field.Key, field.Key)
+			if field.Key = r.expr(field.Key); field.Key != nil && !harmlessKey(field.Key) {
+				field.Key = callOf(&r.key, field.Key, field.Key)
 			}
 		}
 	case *ast.FuncCallExpr:
@@ -202,15 +208,16 @@ func (r *rewriter) concatenation(e *ast.StringConcatOpExpr) ast.Expr {
 		rest, ok := chain.Rhs.(*ast.StringConcatOpExpr)
 		if !ok {
 			operands = append(operands, r.expr(chain.Rhs))
-			return callOf(r.concat, e, operands...)
+			return callOf(&r.concat, e, operands...)
 		}
 		chain = rest
 	}
 }
 
 // callOf is a call that stands where an operand stood, and so has one value, as each of its arguments.
-func callOf(function string, at ast.Expr, args ...ast.Expr) ast.Expr {
-	fn := &ast.StringExpr{Value: function}
+func callOf(calls *[]*ast.StringExpr, at ast.Expr, args ...ast.Expr) ast.Expr {
+	fn := &ast.StringExpr{}
+	*calls = append(*calls, fn)
 	call := &ast.FuncCallExpr{Func: fn, Args: args, AdjustRet: true}
 	for _, node := range []ast.PositionHolder{fn, call} {
 		node.SetLine(at.Line())
@@ -224,23 +231,14 @@ func callOf(function string, at ast.Expr, args ...ast.Expr) ast.Expr {
 	return call
 }
 
-// harmlessKey knows the keys that cannot make a table large at once: names, small numbers, and #t + 1 of the
-// same table, which is how programs append.
-func harmlessKey(table, key ast.Expr) bool {
+// harmlessKey knows the keys that cannot make a table large at once: names and small numbers. What #t + 1 is, a
+// metamethod says.
+func harmlessKey(key ast.Expr) bool {
 	switch k := key.(type) {
 	case *ast.StringExpr, *ast.TrueExpr, *ast.FalseExpr, *ast.NilExpr:
 		return true
 	case *ast.NumberExpr:
 		return isSmall(k)
-	case *ast.ArithmeticOpExpr:
-		length, isLength := k.Lhs.(*ast.UnaryLenOpExpr)
-		step, isNumber := k.Rhs.(*ast.NumberExpr)
-		if k.Operator != "+" || !isLength || !isNumber || !isSmall(step) {
-			return false
-		}
-		of, ok1 := length.Expr.(*ast.IdentExpr)
-		named, ok2 := table.(*ast.IdentExpr)
-		return ok1 && ok2 && of.Value == named.Value
 	}
 	return false
 }

@@ -156,3 +156,17 @@ func TestRewritingMeansTheSame(t *testing.T) {
 		t.Errorf("only %d programs of %d could be compiled", compared, programsToTry)
 	}
 }
+
+// What stands for a function while a program is compiled is no text that the program could have.
+func TestTextsLikeMarks(t *testing.T) {
+	s := newStateWith(t, `function f() local t, k = {}, 'k' t[k] = '\0..' .. '\000[]' .. '\0\0..' .. '\0\0\0[]' return t.k, '\0..', '\0[]', '\0\0..', '\0\0[]' end`, Options{Limits: patient})
+	got, err := call(t, s, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"\x00..\x00[]\x00\x00..\x00\x00\x00[]", "\x00..", "\x00[]", "\x00\x00..", "\x00\x00[]"} {
+		if got[i] != lua.LString(want) {
+			t.Errorf("%q: want %q", got[i], want)
+		}
+	}
+}

@@ -50,7 +50,7 @@ func (l list) set(i int, v lua.LValue) {
 	if l.raw {
 		l.tbl.RawSetInt(i, v)
 	} else {
-		l.L.SetTable(l.tbl, lua.LNumber(i), v)
+		l.L.SetTable(l.tbl, checkedKey(l.L, lua.LNumber(i)), v) // a metamethod may have said how long it is
 	}
 }
 
