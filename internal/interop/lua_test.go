@@ -150,7 +150,7 @@ func (p *luaPrograms) stmt() string {
 		p.vars = append(p.vars, name)
 		return fmt.Sprintf("local %s = %s", name, value)
 	}
-	switch p.IntN(22) {
+	switch p.IntN(23) {
 	case 0, 1:
 		return declare(p.results())
 	case 2, 3:
@@ -180,12 +180,13 @@ func (p *luaPrograms) stmt() string {
 	case 16:
 		return fmt.Sprintf("if %s then error(%s) end", p.expr(), p.pick("'raised'", "nil", "5", "{}"))
 	case 17, 18:
-		resume := fmt.Sprintf("say('resumed', coroutine.resume(%s, %s)) say(coroutine.status(%[1]s)) ", name, p.exprs(1))
+		resume := fmt.Sprintf("say('resumed', coroutine.resume(%s%s)) say(coroutine.status(%[1]s)) ", name, p.pick("", ", "+p.exprs(1)))
 		return fmt.Sprintf("local %s = coroutine.create(%s) ", name, p.function()) + strings.Repeat(resume, 1+p.IntN(3))
 	case 19:
 		return declare("coroutine.wrap(" + p.function() + ")")
-	case 20:
-		return fmt.Sprintf("if can() then say('yielded', coroutine.yield(%s)) end", p.results())
+	case 20, 21:
+		yield := "coroutine.yield(" + p.results() + ")"
+		return "if can() then " + p.pick("say('yielded', "+yield+")", "do return "+yield+" end", p.target()+" = "+yield, "say({"+yield+"}, (coroutine.yield()))") + " end"
 	}
 	return declare(fmt.Sprintf("setmetatable({x = 1}, {%s = hold(%s)})", p.pick("__index", "__newindex", "__call", "__concat", "__add", "__tostring", "__lt"), p.function()))
 }

@@ -33,7 +33,8 @@
 //   - A function of "..." that does not use it has it in a local table called arg.
 //   - An error in a Go function names the function as the script calls it, or not at all through pcall.
 //   - A coroutine cannot yield out of pcall, a metamethod, the function of a for loop, or the function given to
-//     table.sort and string.gsub: that is an error. Nor can more than 50 run within one another.
+//     table.sort and string.gsub: that is an error. Nor can more than 50 run within one another. What a function returns
+//     with a call of yield must call it by this name.
 //   - Functions call each other about 1000 deep, pcalls about 330.
 //
 // # The library
@@ -42,8 +43,8 @@
 // context nor how much memory there is. So those that can take long or make much are not gopher-lua's but
 // ours: they charge the call for their work while they do it, and for memory before they take it. No
 // string that they make is longer than 16 MiB, no result of one call more than a quarter of a million
-// values, and load compiles at most 64 KiB. Files are regular ones or devices that answer at once; the standard input is
-// empty, and the standard output is where print writes.
+// values, and load compiles at most 64 KiB, as require does 128 KiB once the program is loaded. Files are regular ones
+// or devices that answer at once; the standard input is empty, and the standard output is where print writes.
 //
 // Options.Allow has what is dangerous of the standard library, Options.Forbid takes away more of it. The libraries and
 // the metatable of strings are read-only, so that all states of a program share them; a program may add names of its own

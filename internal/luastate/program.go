@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -105,16 +106,20 @@ func lineOf(source []byte, n int) string {
 	return ""
 }
 
-// module compiles the file at path, once.
-func (p *Program) module(path string) (*lua.FunctionProto, error) {
+// module compiles the file at path, once. It may have so many bytes.
+func (p *Program) module(path string, limit int64) (*lua.FunctionProto, error) {
+	path = filepath.Clean(path)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if proto, ok := p.modules[path]; ok {
 		return proto, nil
 	}
-	source, err := readSource(path)
+	source, err := readSource(path, limit)
 	if err != nil {
 		return nil, err
+	}
+	if len(p.modules) == maxModules {
+		return nil, fmt.Errorf("%s: there are %d modules already", path, maxModules)
 	}
 	proto, err := compile(path, source)
 	if err != nil {
@@ -124,19 +129,25 @@ func (p *Program) module(path string) (*lua.FunctionProto, error) {
 	return proto, nil
 }
 
-// maxSource bounds a file that is run as Lua.
-const maxSource = 16 << 20
+const (
+	// maxSource bounds a file that is run as Lua.
+	maxSource = 16 << 20
+	// maxLateSource bounds a module that a call requires: nothing ends a compilation, and others wait for it.
+	maxLateSource = 128 << 10
+	// maxModules bounds those of a program.
+	maxModules = 1024
+)
 
 // readSource reads a file that is to be compiled, which must be a file and have an end.
-func readSource(path string) ([]byte, error) {
+func readSource(path string, limit int64) ([]byte, error) {
 	f, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	source, err := io.ReadAll(io.LimitReader(f, maxSource+1))
-	if err == nil && len(source) > maxSource {
-		err = fmt.Errorf("%s: the file is longer than %d bytes", path, maxSource)
+	source, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(source)) > limit {
+		err = fmt.Errorf("%s: the file is longer than %d bytes", path, limit)
 	}
 	return source, err
 }

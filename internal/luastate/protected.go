@@ -177,6 +177,20 @@ func (in *internals) registers(L *lua.LState) reflect.Value {
 	return reflect.ValueOf(L).Elem().Field(in.registry).Elem()
 }
 
+// clearAbove puts nil where the values will be that a coroutine gets. If it gets fewer than it waits for, gopher-lua takes what is there,
+// which may be no value at all.
+func (in *internals) clearAbove(L *lua.LState) {
+	registers := in.registers(L)
+	values := *(*[]lua.LValue)(unsafe.Pointer(registers.Field(in.values).UnsafeAddr()))
+	top := int(registers.Field(in.top).Int())
+	for i := top; i < min(top+maxRegisters, len(values)); i++ {
+		values[i] = lua.LNil
+	}
+}
+
+// maxRegisters is how many a function has at most.
+const maxRegisters = 250
+
 // firstUpvalue begins the list of variables that are still on the stack.
 func (in *internals) firstUpvalue(L *lua.LState) *lua.Upvalue {
 	return (*lua.Upvalue)(reflect.ValueOf(L).Elem().Field(in.uvcache).UnsafePointer())

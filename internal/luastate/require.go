@@ -114,6 +114,10 @@ func loadModule(L *lua.LState, p *Program, pkg *lua.LTable) int {
 	if len(templates)+strings.Count(string(templates), "?")*len(name) > maxPaths {
 		L.RaiseError("the paths of the module in package.path have more than %d bytes", maxPaths)
 	}
+	limit := int64(maxSource)
+	if Loaded(L) {
+		limit = maxLateSource
+	}
 	var tried []string
 	for template := range strings.SplitSeq(string(templates), ";") {
 		if template == "" {
@@ -121,7 +125,7 @@ func loadModule(L *lua.LState, p *Program, pkg *lua.LTable) int {
 		}
 		path := strings.ReplaceAll(template, "?", name)
 		charge(L, len(path), len(path))
-		proto, err := p.module(path)
+		proto, err := p.module(path, limit)
 		switch {
 		case err == nil:
 			L.Push(L.NewFunctionFromProto(proto))

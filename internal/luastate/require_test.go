@@ -3,6 +3,7 @@ package luastate
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -75,5 +76,51 @@ function searchers() for i = 1, 1e4 do package.loaders[i] = tostring end require
 		if _, err := call(t, s, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %.300v", name, err)
 		}
+	}
+}
+
+// TestModulesThatCallsRequire: a script can write any file, and nothing ends a compilation.
+func TestModulesThatCallsRequire(t *testing.T) {
+	folder := t.TempDir()
+	big := "return 'big' --" + strings.Repeat("x", maxLateSource)
+	for name, text := range map[string]string{"early.lua": big, "late.lua": big, "small.lua": "return 'small'"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := Compile("policy.lua", []byte(`
+early = require 'early'
+function again() return require 'early' end
+function late() return require 'late' end
+function aliases() for i = 1, 100 do package.path = package.path:gsub('%?', './?') package.loaded.small = nil require 'small' end end`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.NewState(t.Context(), Options{Limits: patient, Setup: func(L *lua.LState) error {
+		SearchIn(L, folder)
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got, err := call(t, s, "again"); err != nil || got[0] != lua.LString("big") {
+		t.Error(got, err)
+	}
+	if _, err := call(t, s, "late"); err == nil || !strings.Contains(err.Error(), "late.lua: the file is longer than 131072 bytes") {
+		t.Error(err)
+	}
+	if _, err := call(t, s, "aliases"); err != nil || len(p.modules) != 2 {
+		t.Errorf("%d modules, %v", len(p.modules), err)
+	}
+	for i := range maxModules {
+		p.modules[strconv.Itoa(i)] = nil
+	}
+	delete(p.modules, filepath.Join(folder, "small.lua"))
+	for len(p.modules) > maxModules {
+		delete(p.modules, strconv.Itoa(len(p.modules)-maxModules))
+	}
+	if _, err := call(t, s, "aliases"); err == nil || !strings.Contains(err.Error(), "there are 1024 modules already") {
+		t.Error(err)
 	}
 }

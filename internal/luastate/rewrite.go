@@ -15,12 +15,16 @@ import (
 //	a .. b .. c     concat(a, b, c)
 //	t[k] = v        t[checkedKey(k)] = v
 //
-// And it mends what would be compiled wrongly: see simultaneous and jumps.
+// And it mends what would be compiled wrongly (see simultaneous and jumps), or would not come back: the frame of a
+// function that ends with a call of yield is gone when its coroutine goes on.
+//
+//	return yield(x)    return pass(yield(x))
 //
 // A program cannot get at the functions, nor put others in their place: they are constants of the compiled
 // program. The syntax tree knows no such constants, so texts stand for them until it is compiled.
 type rewriter struct {
 	concat, key []*ast.StringExpr // where they are called
+	pass        []*ast.StringExpr // likewise
 	zeros       int               // how many zero bytes a text of the program begins with, at most
 	jumps       jumps
 }
@@ -29,6 +33,7 @@ type rewriter struct {
 var (
 	concatFunction = &lua.LFunction{IsG: true, GFunction: luaConcat}
 	keyFunction    = &lua.LFunction{IsG: true, GFunction: luaCheckedKey}
+	passFunction   = &lua.LFunction{IsG: true, GFunction: func(L *lua.LState) int { return L.GetTop() }}
 )
 
 // program rewrites a program. Compile puts the functions in it where the patch says so.
@@ -36,18 +41,21 @@ func (r *rewriter) program(chunk []ast.Stmt) patch {
 	r.jumps.function(0, func() { r.block(chunk) })
 	// Escapes can write any text: one with more zeros than any of the program's is not among them.
 	mark := strings.Repeat("\x00", r.zeros+1)
-	p := patch{concat: mark + "..", key: mark + "[]"}
+	p := patch{concat: mark + "..", key: mark + "[]", pass: mark + "()"}
 	for _, call := range r.concat {
 		call.Value = p.concat
 	}
 	for _, call := range r.key {
 		call.Value = p.key
 	}
+	for _, call := range r.pass {
+		call.Value = p.pass
+	}
 	return p
 }
 
 // patch has the texts that stand for the functions.
-type patch struct{ concat, key string }
+type patch struct{ concat, key, pass string }
 
 // apply puts the functions in the place of the texts.
 func (p patch) apply(proto *lua.FunctionProto) {
@@ -57,6 +65,8 @@ func (p patch) apply(proto *lua.FunctionProto) {
 			proto.Constants[i] = concatFunction
 		case lua.LString(p.key):
 			proto.Constants[i] = keyFunction
+		case lua.LString(p.pass):
+			proto.Constants[i] = passFunction
 		}
 	}
 	for _, inner := range proto.FunctionPrototypes {
@@ -134,12 +144,35 @@ func (r *rewriter) stmt(stmt ast.Stmt) ast.Stmt {
 		r.function(s.Func, s.Name.Func == nil)
 	case *ast.ReturnStmt:
 		r.exprs(s.Exprs)
+		if len(s.Exprs) == 1 && yields(s.Exprs[0]) {
+			call := s.Exprs[0].(*ast.FuncCallExpr)
+			one := call.AdjustRet
+			pass := callOf(&r.pass, call, call)
+			pass.AdjustRet, call.AdjustRet = false, one
+			s.Exprs[0] = pass
+		}
 	case *ast.GotoStmt:
 		r.jumps.jump(s)
 	case *ast.BreakStmt:
 		return r.jumps.leave(s)
 	}
 	return stmt
+}
+
+// yields knows calls of yield, by the name that the function has in the program.
+func yields(expr ast.Expr) bool {
+	call, ok := expr.(*ast.FuncCallExpr)
+	if !ok {
+		return false
+	}
+	switch fn := call.Func.(type) {
+	case *ast.IdentExpr:
+		return fn.Value == "yield"
+	case *ast.AttrGetExpr:
+		key, ok := fn.Key.(*ast.StringExpr)
+		return ok && key.Value == "yield"
+	}
+	return false
 }
 
 // loopVariables are those that a for loop has for itself.
@@ -215,7 +248,7 @@ func (r *rewriter) concatenation(e *ast.StringConcatOpExpr) ast.Expr {
 }
 
 // callOf is a call that stands where an operand stood, and so has one value, as each of its arguments.
-func callOf(calls *[]*ast.StringExpr, at ast.Expr, args ...ast.Expr) ast.Expr {
+func callOf(calls *[]*ast.StringExpr, at ast.Expr, args ...ast.Expr) *ast.FuncCallExpr {
 	fn := &ast.StringExpr{}
 	*calls = append(*calls, fn)
 	call := &ast.FuncCallExpr{Func: fn, Args: args, AdjustRet: true}

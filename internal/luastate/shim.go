@@ -215,7 +215,7 @@ func displayName(name string) string {
 
 func luaLoadFile(L *lua.LState) int {
 	path := stringArg(L, 1)
-	source, err := readSource(path)
+	source, err := readSource(path, maxSource)
 	if err != nil {
 		L.Push(lua.LNil)
 		L.Push(lua.LString(err.Error()))
@@ -226,7 +226,7 @@ func luaLoadFile(L *lua.LState) int {
 
 func luaDoFile(L *lua.LState) int {
 	path := stringArg(L, 1)
-	source, err := readSource(path)
+	source, err := readSource(path, maxSource)
 	if err != nil {
 		Raise(L, err)
 	}

@@ -3,6 +3,7 @@ package luastate
 import (
 	"runtime"
 	"strings"
+	"sync"
 
 	lua "github.com/yuin/gopher-lua"
 )
@@ -23,6 +24,9 @@ func shimCoroutines(L *lua.LState) {
 	// Made without a context, a coroutine has no cancel function that someone would have to call.
 	free := func(fn lua.LGFunction) lua.LGFunction {
 		return func(L *lua.LState) int {
+			if body := L.CheckFunction(1); body.IsG {
+				L.Replace(1, inLua(L, body))
+			}
 			if ctx := L.Context(); ctx != nil {
 				L.RemoveContext()
 				defer L.SetContext(ctx)
@@ -68,6 +72,25 @@ func shimCoroutines(L *lua.LState) {
 		return 1
 	}))
 }
+
+// inLua is a function of Go within one of Lua: gopher-lua does not come back from a coroutine that is none.
+func inLua(L *lua.LState, fn *lua.LFunction) *lua.LFunction {
+	L.Push(L.NewFunctionFromProto(calling()))
+	L.Push(fn)
+	L.Push(passFunction)
+	L.Call(2, 1)
+	body := L.Get(-1).(*lua.LFunction)
+	L.Pop(1)
+	return body
+}
+
+var calling = sync.OnceValue(func() *lua.FunctionProto {
+	proto, err := compile("coroutine", []byte("local f, pass = ... return function(...) return pass(f(...)) end"))
+	if err != nil {
+		panic(err) // a program of ours
+	}
+	return proto
+})
 
 // killIfFailed sees to a coroutine of wrap whose error goes on in L: gopher-lua leaves it as if it ran.
 func killIfFailed(L, thread *lua.LState) {
@@ -128,7 +151,12 @@ func blame(L *lua.LState, results int) {
 	}
 }
 
-func lend(from, to *lua.LState) { setContext(to, from.Context()) }
+func lend(from, to *lua.LState) {
+	setContext(to, from.Context())
+	if inside.known() {
+		inside.clearAbove(to)
+	}
+}
 
 // isYieldable tells a coroutine from the main thread.
 func isYieldable(L *lua.LState) int {

@@ -80,3 +80,37 @@ same('2 3 4 1 2 3 7', (function() local fs, i = {}, 1 ::top:: local x = i fs[i] 
 same('12', (function() local count = 0 local function inc() count = count + 1 end local list = {1, false, 2} for _, v in ipairs(list) do if not v then goto continue end inc() ::continue:: end count = count + 10 return count end)())
 same('3 3', (function() local f; local n = 0 while n < 3 do n = n + 1 if n == 1 then f = function() return n end end if n == 2 then goto continue end ::continue:: end return f(), n end)())
 same('5', (function(a, b) local f = function() a = 5 end do goto x end ::x:: f() return a end)())
+
+-- coroutines
+local function resumed(f)
+  local co, out = coroutine.create(f), {}
+  for i = 1, 3 do
+    local r = table.pack(coroutine.resume(co, i, 'x'))
+    for k = 1, r.n do r[k] = tostring(r[k]) end
+    out[i] = table.concat(r, ',', 1, r.n)
+  end
+  return table.concat(out, ' ')
+end
+local dead = ' false,cannot resume dead coroutine'
+same('true,1 true,2,x' .. dead, resumed(function(a) return coroutine.yield(a) end))
+same('true,1 true,2' .. dead, resumed(function(a) return (coroutine.yield(a)) end))
+same('true,1 true,2,x' .. dead, resumed(function(a) local yield = coroutine.yield return yield(a) end))
+same('true,1 true,2,x' .. dead, resumed(function(a) local function g() return coroutine.yield(a) end return g() end))
+same('true,1,x true,x true,3,x', resumed(function(a, ...) coroutine.yield(a, ...) return coroutine.yield(...) end))
+same('true,1 true,end' .. dead, resumed(function(a) local function g() return coroutine.yield(a) end g() return 'end' end))
+same('true,1,x true,2,x' .. dead, resumed(coroutine.yield))
+same('true,1' .. dead .. dead, resumed(tostring))
+same('true,false,attempt to call a number value' .. dead .. dead, resumed(pcall))
+same('ababab', coroutine.wrap(string.rep)('ab', 3))
+local function silently(f)
+  local got
+  local co = coroutine.wrap(function() got = f() end)
+  co() co()
+  return got
+end
+same('nil', silently(function() local x = coroutine.yield() return type(x) end))
+same('nil', silently(function() local t = {} t.x = coroutine.yield() return type(t.x) end))
+same('false', silently(function() return 'a' == coroutine.yield() end))
+same('none', silently(function() return coroutine.yield() or 'none' end))
+same('nil 5', silently(function() local t = {coroutine.yield(), 5} return type(t[1]) .. ' ' .. t[2] end))
+same('0', silently(function() return select('#', coroutine.yield()) end))
