@@ -543,8 +543,9 @@ type LuaModule struct {
 
 // InstallLua installs the kumo module in a state that the host made and keeps: as the global kumo
 // and for require 'kumo'. The libraries of the state stay as they are. Handlers that Lua registers
-// there with kumo.on are called through the module that is returned, within the limits of [Runtime].Lua; but what the
-// operator .. and an index far beyond the end of a table take is bounded only in policies that the runtime loads.
+// there with kumo.on are called through the module that is returned, within the limits of [Runtime].Lua. But only in policies
+// that the runtime loads is it bounded what the operator .. and an index far beyond the end of a table take, and only
+// there do assignments such as a, b = b, a and jumps out of loops mean for local variables what they mean in Lua 5.4.
 func (r *Runtime) InstallLua(L *lua.LState) *LuaModule {
 	kumo.Install(L, r.module(func(string) {}))
 	return &LuaModule{r, luastate.Wrap(L, r.Lua.options().Limits)}

@@ -1,5 +1,5 @@
-// Package interop has the tests against servers that others wrote: Postfix, Postfix's smtp-sink, Dovecot,
-// the resolver Unbound, and the proxies HAProxy, Dante and microsocks. It holds no code of the library, and
+// Package interop has the tests against programs that others wrote: Postfix, Postfix's smtp-sink, Dovecot,
+// the resolver Unbound, the proxies HAProxy, Dante and microsocks, and Lua. It holds no code of the library, and
 // without the build tag interop no test either:
 //
 //	go test -tags interop -count=1 ./internal/interop/...

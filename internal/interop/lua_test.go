@@ -56,11 +56,11 @@ func (p *luaPrograms) name() string {
 }
 
 // scope makes something in which more variables are known.
-func (p *luaPrograms) scope(make func() string, more ...string) string {
+func (p *luaPrograms) scope(inner func() string, more ...string) string {
 	before := len(p.vars)
 	p.vars = append(p.vars, more...)
 	defer func() { p.vars = p.vars[:before] }()
-	return make()
+	return inner()
 }
 
 func (p *luaPrograms) variable() string {

@@ -1,4 +1,4 @@
--- What the compiler of gopher-lua makes of programs must be what Lua 5.4 makes of them.
+-- What programs mean must be what they mean in Lua 5.4.
 
 -- assignments to several variables
 same('2 1', (function() local a, b = 1, 2 a, b = b, a return a, b end)())
