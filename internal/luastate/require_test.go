@@ -68,12 +68,13 @@ func TestRequire(t *testing.T) {
 
 // Names and paths are the program's: a hundred thousand question marks and as long a name are 10 GB.
 func TestRequireIsBounded(t *testing.T) {
-	s := newStateWith(t, `
-function marks() package.path = ('?'):rep(1e5) require(('x'):rep(1e5)) end
-function paths() package.path = ('?;'):rep(1e5) require('x') end
-function searchers() for i = 1, 1e4 do package.loaders[i] = tostring end require(('x'):rep(1e6)) end`, Options{Limits: patient})
-	for name, want := range map[string]string{"marks": "package.path", "paths": "package.path", "searchers": tooLarge} {
-		if _, err := call(t, s, name); err == nil || !strings.Contains(err.Error(), want) {
+	for name, test := range map[string]struct{ body, want string }{
+		"marks":     {"package.path = ('?'):rep(1e5) require(('x'):rep(1e5))", "package.path"},
+		"paths":     {"package.path = ('?;'):rep(1e5) require('x')", "package.path"},
+		"searchers": {"for i = 1, 1e4 do package.loaders[i] = tostring end require(('x'):rep(1e6))", tooLarge},
+	} {
+		s := newStateWith(t, "function f() "+test.body+" end", Options{Limits: patient})
+		if _, err := call(t, s, "f"); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %.300v", name, err)
 		}
 	}
