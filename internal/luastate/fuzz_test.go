@@ -12,7 +12,7 @@ import (
 
 // What does not compile says where, in one line.
 func FuzzCompile(f *testing.F) {
-	for _, seed := range []string{"return 1", "local a = '\\x41'", "--[[", "[==[ ]] ]==]", "a = 00", "goto x ::x::", "\xef\xbb\xbf#\n", "x = {{}}", "'\\"} {
+	for _, seed := range []string{"return 1", "local a = '\\x41'", "--[[", "[==[ ]] ]==]", "a = 00", "goto x ::x::", "goto x", "while a do local b do goto x end ::x:: end", "break", "\xef\xbb\xbf#\n", "x = {{}}", "'\\"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, source string) {

@@ -91,6 +91,9 @@ func (j *jumps) label(name string, atEnd bool) {
 
 func (j *jumps) jump(s *ast.GotoStmt) {
 	j.all = append(j.all, jump{stmt: s, from: j.here, line: s.Line()})
+	if s.LastLine() == 0 {
+		s.SetLastLine(s.Line()) // where a block or a program ends with the jump, that is its last line
+	}
 	s.SetLine(firstMark + len(j.all) - 1)
 }
 
